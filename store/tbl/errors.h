@@ -1,0 +1,12 @@
+/*  name              class  text for the operator */
+ERR(STORE_FULL,       HERE,  "the database could not grow: disk full or the file limit was met; nothing was stored")
+ERR(STORE_IO,         HERE,  "the database file could not be read or written; nothing was stored")
+ERR(STORE_CORRUPT,    HERE,  "the database file is damaged")
+ERR(STORE_BUSY,       HERE,  "another program is writing to the database file, which only its owner may do")
+ERR(STORE_NEWER,      HERE,  "the database was written by a newer version of Weft; it is left untouched")
+ERR(STORE_LOCKED,     HERE,  "another process of Weft already has this database open for writing")
+ERR(STORE_PLACE,      HERE,  "the database's place is not usable: a symbolic link, another owner, or permissions for others")
+ERR(STORE_QUERY,      PEER,  "the SQL statement is not valid")
+ERR(STORE_NOT_READ,   PEER,  "the SQL statement does something else than read")
+ERR(STORE_SLOW,       PEER,  "the SQL statement took longer than the time limit")
+ERR(STORE_ABSENT,     HERE,  "there is no database yet")
