@@ -1,0 +1,11 @@
+/*  name            class  text for the operator */
+ERR(NOMEM,          HERE,  "out of memory, or a memory limit was met")
+ERR(OS,             HERE,  "a system call failed; errno was logged beside this")
+ERR(TOO_BIG,        PEER,  "larger than the limit")
+ERR(TRUNCATED,      PEER,  "ended before it was complete")
+ERR(MALFORMED,      PEER,  "not of the form it should have")
+ERR(BAD_SETTING,    HERE,  "a setting has a value that is not allowed")
+ERR(QUEUE_FULL,     HERE,  "the queue is full")
+ERR(PEER_GONE,      PEER,  "the other process is not connected")
+ERR(NOT_ALLOWED,    PEER,  "the peer may not do this")
+ERR(CONFINE,        HERE,  "the process could not be confined as its page says")
