@@ -161,6 +161,9 @@ struct series_label {
  * empty values are left out. TOO_BIG when it does not fit SERIES_LABELS_MAX or the buffer. */
 MUST_USE err_t series_labels(struct buf *out, const struct series_label *labels, size_t n);
 
+/* Whether text from a former generation's memory can be label text: UTF-8 without control characters. */
+bool series_labels_are_sound(slice_t text);
+
 /* ---- reading, once a second ---- */
 
 struct series_view {
