@@ -19,6 +19,7 @@ struct actor;
 
 struct actor_spec {
     const char *name; /* "weft-retry"; kept by reference */
+    const char *page; /* one sentence for --help: what the process is for; may be NULL */
 
     /* Opens sockets and files and builds the state; still unconfined. */
     err_t (*start)(struct actor *a);

@@ -6,7 +6,7 @@
  *
  * One message is one frame. A message of several frames is dropped and counted. Every option that bounds
  * something is set here: LINGER 0, high-water marks, MAXMSGSIZE, HANDSHAKE_IVL 2 s, heartbeats 1 s / 3 s
- * on tcp, RECONNECT_IVL 20 ms (ipc) or 100 ms (tcp) to 5 s, ROUTER_MANDATORY, IMMEDIATE on DEALER.
+ * on tcp, RECONNECT_IVL 20 to 200 ms (ipc) or 100 ms to 5 s (tcp), ROUTER_MANDATORY, IMMEDIATE on DEALER.
  *
  * Whoever binds says who may connect (`allow`). The ZAP handler runs inside this file, is bound before
  * any socket, and the first mailbox_open that binds proves that a refused peer is refused (ZAP fails
@@ -70,10 +70,16 @@ struct mailbox_conf {
 
     void (*on_msg)(void *arg, const struct mailbox_msg *msg); /* may be NULL (send only) */
     /* The connecting side's link went up or down (handshake done / peer lost). May be NULL. Never
-     * called before mailbox_open has returned. */
+     * called before mailbox_open has returned. "Up" comes before the first message of a peer, "down"
+     * after its last, unless it is back before we looked. */
     void (*on_link)(void *arg, bool is_up);
     void *arg;
 };
+
+/* Makes the ZeroMQ context with its one thread, the ZAP handler and its self-test, for a process that
+ * opens its mailboxes after it is confined (no thread can be made then). actor_run calls it; harmless
+ * when called twice. All mailboxes of a process live on one base. */
+MUST_USE err_t mailbox_prepare(struct event_base *base);
 
 /* Opens and binds or connects. The strings of conf may go after the call, except where noted. */
 MUST_USE err_t mailbox_open(struct event_base *base, const struct mailbox_conf *conf,
@@ -85,7 +91,9 @@ void mailbox_close(struct mailbox **m);
 /* Sends one message; `to` is the routing id on a ROUTER and the topic on PUB/XPUB (may be empty), else
  * empty. Copies. Never blocks.
  * OK | QUEUE_FULL (the peer is slow, nothing sent) | PEER_GONE (ROUTER: it left; DEALER: not connected
- * and the queue for a coming connection is full). */
+ * and the queue for a coming connection is full) | TOO_BIG (above max_bytes: the peer would hang up) |
+ * MALFORMED (a topic with a NUL in it) | NOMEM. PUB and XPUB drop in silence for a subscriber that is
+ * slow: publish hints, not truth. */
 MUST_USE err_t mailbox_send(struct mailbox *m, slice_t to, slice_t body);
 
 /* SUB: topic prefix. */
@@ -98,6 +106,7 @@ const char *mailbox_endpoint(const struct mailbox *m);
 /* Counters since the start of the process, over all mailboxes, for telemetry and tests. */
 struct mailbox_counters {
     uint64_t received, sent, dropped_multipart, dropped_full, dropped_gone, refused_peers;
+    uint64_t dropped_malformed; /* SUB, XSUB: a frame without the NUL behind the topic */
     uint64_t missed_edges; /* found by the safety timer; anything but 0 is a bug in mailbox.c */
 };
 const struct mailbox_counters *mailbox_count(void);
@@ -107,6 +116,11 @@ MUST_USE err_t mailbox_keypair(char public_key[MAILBOX_KEY_TEXT], char secret_ke
 
 /* The public half of a secret key. */
 MUST_USE err_t mailbox_public_of(const char *secret_key, char public_key[MAILBOX_KEY_TEXT]);
+
+/* Runs fn(arg) once in each of libzmq's threads (I/O and reaper), one after the other, and returns when
+ * that is done. For confinement: capabilities and Landlock are set by a thread for itself. OS if it could
+ * not be done within two seconds. Needs mailbox_prepare. fn must not call libzmq. */
+MUST_USE err_t mailbox_each_thread(void (*fn)(void *arg), void *arg);
 
 /* Ends the ZeroMQ context at the end of the process; every mailbox must be closed. */
 void mailbox_shutdown(void);
