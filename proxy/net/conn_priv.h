@@ -1,0 +1,100 @@
+/* What conn.c (life and ownership) and conn_io.c (bytes) share. Nobody else includes this. */
+#ifndef PROXY_NET_CONN_PRIV_H
+#define PROXY_NET_CONN_PRIV_H
+
+#include "proxy/net/conn.h"
+#include "proxy/record/record.h"
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#define CONN_MAGIC 0x636f6e6eu
+
+#define NET_READ_MAX  (64 * 1024) /* one read per readable conn and turn */
+#define NET_SEAL_STEP (32 * 1024) /* two full records per write: the fastest size measured */
+#define NET_WRITE_MAX (256 * 1024) /* per conn and turn */
+#define NET_SPARES    64           /* buffers kept for the next conn that needs one */
+#define NET_SPARE_CAP (64 * 1024)
+
+/* Where a conn is in its life.
+ *
+ *   DIALING --connected--> OPEN --conn_close*--> (LINGER) --> DOOMED --> memory gone
+ *
+ *   DIALING  connect() is under way, timer armed, nothing is read
+ *   OPEN     owned; events flow
+ *   LINGER   the owner was told on_closed; what is queued goes out, input is dropped, timer armed
+ *   DOOMED   waits for the outermost callback to return; nothing is read or written any more
+ */
+enum conn_state { CONN_DIALING, CONN_OPEN, CONN_LINGER, CONN_DOOMED };
+
+struct net {
+    struct net_conf conf;
+    struct list conns;
+    struct list work; /* conns with something to do at the end of this turn (conn.work) */
+    size_t count;
+    struct event turn_end;
+    bool turn_end_is_active;
+    struct buf seal;               /* records on their way from plain_out to the socket */
+    struct {
+        uint8_t *mem;
+        size_t cap;
+    } spare[NET_SPARES];
+    unsigned n_spare;
+    uint8_t *scratch; /* NET_READ_MAX bytes */
+};
+
+struct conn {
+    uint32_t magic;
+    enum conn_state state;
+    struct net *net;
+    struct list link; /* net->conns */
+    struct list work; /* net->work, or alone */
+    int fd;
+    struct event ev_read, ev_write;
+    bool is_reading;      /* ev_read is added */
+    bool is_writing;      /* ev_write is added: the socket refused bytes */
+    bool wants_offer;     /* kept bytes (or records in wire_in) are to be offered at the end of the turn */
+    bool is_starved;      /* a write found no memory: ends with LIMIT at the end of the turn */
+    bool was_full;        /* output has been above CONN_OUT_HIGH and on_drained is due */
+    bool eof_seen;        /* the peer will send nothing more */
+    bool eof_is_clean;
+    bool eof_told;
+    bool finish_wanted;   /* conn_finish was called */
+    bool finish_sealed;   /* close_notify is queued (or not needed) */
+    bool finish_done;     /* FIN was sent */
+    bool out_is_dead;     /* the peer takes no bytes any more: output is dropped */
+    bool reset_on_close;
+    bool closed_told;
+    unsigned paused;      /* enum pause bits */
+    unsigned depth;       /* callbacks of this conn on the stack */
+    enum close_reason why;
+    const struct conn_events *events;
+    void *owner;
+    struct record *rec;
+    struct buf kept;      /* plaintext the owner has not taken */
+    struct buf wire_in;   /* TLS: bytes of records not opened yet */
+    struct buf plain_out; /* TLS: plaintext not sealed yet */
+    struct buf wire_out;  /* bytes for the socket as they are */
+    size_t sealed;        /* plaintext sealed and not reported by on_sent yet */
+    struct timer timer;   /* DIALING: connect timeout; LINGER: its end */
+    struct conn_info info;
+};
+
+struct conn *conn_from(void *arg);
+
+/* conn.c */
+void conn_enter(struct conn *c);
+void conn_leave(struct conn *c); /* may free the conn: the last thing a callback does */
+void conn_need_work(struct conn *c); /* at the end of this turn conn_work(c) runs */
+void conn_end(struct conn *c, enum close_reason why);
+
+/* conn_io.c */
+void conn_on_readable(evutil_socket_t fd, short what, void *arg);
+void conn_on_writable(evutil_socket_t fd, short what, void *arg);
+void conn_read_on(struct conn *c);  /* (re)arms reading if nothing forbids it */
+void conn_offer(struct conn *c);    /* gives the owner what is kept and opens waiting records */
+void conn_flush(struct conn *c);    /* seals and writes what is queued */
+void net_mem_take(struct net *n, struct buf *b); /* gives an empty buf spare memory */
+void net_mem_give(struct net *n, struct buf *b); /* takes an empty buf's memory back */
+
+#endif
