@@ -1,0 +1,161 @@
+/* Every rule of a verdict as rows, and the tally that counts them. */
+#include "retry/tally.h"
+#include "retry/verdict.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define NO  0
+#define YES 1
+#define UNK 2
+#define INF 0xffffffffu
+
+static struct wire_retry_policy some = {.limit = 3};
+static struct wire_retry_policy none = {.limit = 0};
+static struct wire_retry_policy slow = {.limit = 200, .backoff_min_ms = 1000, .backoff_max_ms = 60000};
+
+static void test_rules(void **state)
+{
+    static const struct {
+        const char *name;
+        struct wire_retry_policy *policy;
+        uint8_t attempt, delivered;
+        bool is_replayable;
+        uint32_t left_ms;
+        enum verdict want;
+        uint32_t most_ms; /* upper bound of the wait, reached with jitter 0.999... */
+    } cases[] = {
+        {"not delivered, no policy", NULL, 1, NO, false, INF, VERDICT_GO, 25},
+        {"not delivered, second", NULL, 2, NO, false, INF, VERDICT_GO, 50},
+        {"not delivered, third", NULL, 3, NO, false, INF, VERDICT_LIMIT, 0},
+        {"not delivered, policy without limit", &none, 2, NO, false, INF, VERDICT_GO, 50},
+        {"not delivered, policy's limit counts", &some, 3, NO, false, INF, VERDICT_GO, 100},
+        {"not delivered, beyond it", &some, 4, NO, false, INF, VERDICT_LIMIT, 0},
+        {"delivered, no policy", NULL, 1, YES, true, INF, VERDICT_NOT_RETRYABLE, 0},
+        {"delivered, policy without limit", &none, 1, YES, true, INF, VERDICT_NOT_RETRYABLE, 0},
+        {"delivered, not replayable", &some, 1, YES, false, INF, VERDICT_DELIVERED, 0},
+        {"delivered, replayable", &some, 1, YES, true, INF, VERDICT_GO, 25},
+        {"delivered, last", &some, 3, YES, true, INF, VERDICT_GO, 100},
+        {"delivered, over", &some, 4, YES, true, INF, VERDICT_LIMIT, 0},
+        {"unknown is like delivered", &some, 1, UNK, false, INF, VERDICT_DELIVERED, 0},
+        {"unknown, replayable", &some, 1, UNK, true, INF, VERDICT_GO, 25},
+        {"unknown, no policy", NULL, 1, UNK, true, INF, VERDICT_NOT_RETRYABLE, 0},
+        {"no time left", NULL, 1, NO, false, 0, VERDICT_DEADLINE, 0},
+        {"wait ends with the deadline", NULL, 1, NO, false, 25, VERDICT_DEADLINE, 0},
+        {"wait ends before it", NULL, 1, NO, false, 26, VERDICT_GO, 25},
+        {"backoff is capped", &slow, 200, NO, false, INF, VERDICT_GO, 60000},
+        {"backoff doubles", &slow, 4, NO, false, INF, VERDICT_GO, 8000},
+        {"attempt 0 makes no sense", &some, 0, NO, true, INF, VERDICT_NOT_RETRYABLE, 0},
+        {"delivered 3 makes no sense", &some, 1, 3, true, INF, VERDICT_NOT_RETRYABLE, 0},
+        {"delivered 255 makes no sense", &some, 1, 255, true, INF, VERDICT_NOT_RETRYABLE, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wire_retry_ask ask = {.service = SLICE_LIT("ns/web:80"),
+                                     .attempt = cases[i].attempt,
+                                     .delivered = cases[i].delivered,
+                                     .is_replayable = cases[i].is_replayable,
+                                     .left_ms = cases[i].left_ms,
+                                     .n_policy = cases[i].policy != NULL,
+                                     .policy = cases[i].policy};
+        struct budgets *b = NULL;
+        uint32_t after_ms = 77;
+        enum verdict v;
+
+        assert_ptr_equal(budgets_new(2, &b), OK);
+        v = verdict_decide(b, &ask, 1000, 0.9999999, &after_ms);
+        if (v != cases[i].want || after_ms != cases[i].most_ms)
+            fail_msg("%s: %s after %u ms", cases[i].name, verdict_name(v), after_ms);
+        if (v == VERDICT_GO) {
+            assert_int_equal(verdict_decide(b, &ask, 1000, 0.0, &after_ms), VERDICT_GO);
+            assert_int_equal(after_ms, 0);
+        }
+        budgets_free(&b);
+    }
+}
+
+/* A refusal for another reason leaves the budget alone; an empty budget says so. */
+static void test_budget(void **state)
+{
+    struct wire_retry_policy policy = {.limit = 1, .budget_min_per_s = 1, .budget_ttl_ms = 2000};
+    struct wire_retry_ask ask = {.service = SLICE_LIT("ns/web:80"),
+                                 .attempt = 1,
+                                 .left_ms = INF,
+                                 .n_policy = 1,
+                                 .policy = &policy};
+    struct budgets *b = NULL;
+    uint32_t after_ms;
+
+    (void)state;
+    assert_ptr_equal(budgets_new(2, &b), OK);
+    ask.attempt = 2;
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(verdict_decide(b, &ask, 9000, 0, &after_ms), VERDICT_LIMIT);
+    ask.attempt = 1;
+    assert_int_equal(verdict_decide(b, &ask, 9000, 0, &after_ms), VERDICT_GO);
+    assert_int_equal(verdict_decide(b, &ask, 9000, 0, &after_ms), VERDICT_GO);
+    assert_int_equal(verdict_decide(b, &ask, 9000, 0, &after_ms), VERDICT_BUDGET);
+    assert_int_equal(verdict_decide(b, &ask, 11000, 0, &after_ms), VERDICT_GO);
+    budgets_free(&b);
+}
+
+static bool has_series(const struct wire_series *msg, const char *labels, uint64_t value)
+{
+    for (size_t i = 0; i < msg->n_series; i++)
+        if (slice_is_str(msg->series[i].labels, labels))
+            return msg->series[i].values[0].v == value;
+    return false;
+}
+
+static void test_tally(void **state)
+{
+    struct wire_series msg = {0};
+    struct tally *t = NULL;
+    struct arena arena;
+
+    (void)state;
+    arena_init(&arena, 0);
+    assert_ptr_equal(tally_new(2, &t), OK);
+    assert_false(tally_collect(t, false, &arena, &msg));
+    tally_count(t, SLICE_LIT("ns/a:80"), VERDICT_GO);
+    tally_count(t, SLICE_LIT("ns/a:80"), VERDICT_GO);
+    tally_count(t, SLICE_LIT("ns/\"b\\"), VERDICT_BUDGET);
+    tally_count(t, SLICE_LIT("ns/c:80"), VERDICT_LIMIT); /* a third service: other */
+    tally_count(t, (slice_t){0}, VERDICT_LIMIT);
+    assert_true(tally_collect(t, false, &arena, &msg));
+    assert_int_equal(msg.n_series, 3);
+    assert_true(has_series(&msg, "service=\"ns/a:80\",verdict=\"go\"", 2));
+    assert_true(has_series(&msg, "service=\"ns/\\\"b\\\\\",verdict=\"stop\",reason=\"BUDGET\"", 1));
+    assert_true(has_series(&msg, "service=\"other\",verdict=\"stop\",reason=\"LIMIT\"", 2));
+    /* Not sent: it comes again. Sent: only what has changed since. */
+    assert_true(tally_collect(t, false, &arena, &msg));
+    assert_int_equal(msg.n_series, 3);
+    tally_mark_sent(t);
+    assert_false(tally_collect(t, false, &arena, &msg));
+    tally_count(t, SLICE_LIT("ns/a:80"), VERDICT_GO);
+    assert_true(tally_collect(t, false, &arena, &msg));
+    assert_int_equal(msg.n_series, 1);
+    assert_true(has_series(&msg, "service=\"ns/a:80\",verdict=\"go\"", 3));
+    tally_mark_sent(t);
+    assert_true(tally_collect(t, true, &arena, &msg));
+    assert_int_equal(msg.n_series, 3);
+    tally_free(&t);
+    arena_done(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_tally),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
