@@ -266,22 +266,29 @@ static err_t watch_link(struct mailbox *m)
     mailbox_set_int(m->monitor, ZMQ_RCVHWM, DEFAULT_HWM);
     if (zmq_connect(m->monitor, name) != 0)
         return os_error("connect", m);
-    m->has_link = true;
     return OK;
 }
 
 static err_t connect_peer(struct mailbox *m)
 {
-    if (m->kind == MAILBOX_DEALER || m->on_link != NULL)
-        TRY(watch_link(m)); /* before the connect, else its first event could be missed */
+    m->is_connector = true;
+    TRY(watch_link(m)); /* before the connect, else its first event could be missed */
     if (zmq_connect(m->sock, m->endpoint) != 0)
         return os_error("connect", m);
     return OK;
 }
 
+void mailbox_reconnect(struct mailbox *m)
+{
+    (void)zmq_disconnect(m->sock, m->endpoint); /* may be gone already */
+    if (zmq_connect(m->sock, m->endpoint) != 0)
+        log_error("mailbox failed", "call=connect mailbox=%s endpoint=%s errno=%s", m->name, m->endpoint,
+                  zmq_strerror(errno));
+}
+
 static err_t open_socket(struct mailbox *m, const struct mailbox_conf *conf)
 {
-    bool is_tcp = starts_with(conf->endpoint, "tcp://");
+    bool is_tcp = m->is_tcp = starts_with(conf->endpoint, "tcp://");
 
     m->sock = zmq_socket(mailbox_world.ctx, socket_type(conf->kind));
     if (m->sock == NULL)
@@ -422,8 +429,6 @@ static err_t send_refused(struct mailbox *m)
     case EHOSTUNREACH:
         break;
     case EAGAIN:
-        if (m->has_link && !m->is_up)
-            break;
         mailbox_world.count.dropped_full++;
         return ERR_OF(QUEUE_FULL);
     default:
@@ -441,6 +446,11 @@ err_t mailbox_send(struct mailbox *m, slice_t to, slice_t body)
     (void)mailbox_from(m);
     if (m->state != MAILBOX_OPEN || (m->kind == MAILBOX_ROUTER && to.n == 0))
         return ERR_OF(PEER_GONE);
+    if (m->kind == MAILBOX_DEALER && m->is_connector && !m->is_up) {
+        /* The pipe of a lost connection takes messages for a moment longer, and loses them. */
+        mailbox_world.count.dropped_gone++;
+        return ERR_OF(PEER_GONE);
+    }
     TRY(build_frame(m, to, body, &frame));
     if (send_frames(m, to, &frame) != 0) {
         /* A send looks for commands once in a millisecond only: a connection that is up, or credit

@@ -4,6 +4,9 @@
  * drained to EAGAIN (in bursts of 256, then the other sockets have their turn), and every send outside a
  * drain schedules one more look in the same turn of the loop. Nobody else needs to know.
  *
+ * A connector comes back by itself after a loss, a refusal (the binder may admit it later) and a breach
+ * of protocol, each with a growing delay.
+ *
  * One message is one frame. A message of several frames is dropped and counted. Every option that bounds
  * something is set here: LINGER 0, high-water marks, MAXMSGSIZE, HANDSHAKE_IVL 2 s, heartbeats 1 s / 3 s
  * on tcp, RECONNECT_IVL 20 to 200 ms (ipc) or 100 ms to 5 s (tcp), ROUTER_MANDATORY, IMMEDIATE on DEALER.
@@ -90,8 +93,8 @@ void mailbox_close(struct mailbox **m);
 
 /* Sends one message; `to` is the routing id on a ROUTER and the topic on PUB/XPUB (may be empty), else
  * empty. Copies. Never blocks.
- * OK | QUEUE_FULL (the peer is slow, nothing sent) | PEER_GONE (ROUTER: it left; DEALER: not connected
- * and the queue for a coming connection is full) | TOO_BIG (above max_bytes: the peer would hang up) |
+ * OK | QUEUE_FULL (the peer is slow, nothing sent) | PEER_GONE (ROUTER: it left; DEALER: on_link has not
+ * said "up", nothing is kept for a coming connection) | TOO_BIG (above max_bytes: the peer would hang up) |
  * MALFORMED (a topic with a NUL in it) | NOMEM. PUB and XPUB drop in silence for a subscriber that is
  * slow: publish hints, not truth. */
 MUST_USE err_t mailbox_send(struct mailbox *m, slice_t to, slice_t body);

@@ -35,7 +35,10 @@ struct mailbox {
     struct event again; /* zero timeout: the burst was full, look again after the other sockets */
     struct event on_monitor;
     bool is_up;         /* the connecting side's handshake is done and the peer not lost */
-    bool has_link;      /* is_up is kept (a monitor runs) */
+    bool is_connector;  /* is_up is kept: a monitor runs */
+    bool is_tcp;
+    struct timer relink; /* a link that is down and that libzmq does not try again: see link_lost */
+    unsigned relinks;    /* since it was up */
     size_t max_bytes;
     uint64_t looks, looks_seen; /* pumps run; value at the last safety check */
     mailbox_allow_fn *allow;
@@ -71,6 +74,7 @@ static inline struct mailbox *mailbox_from(void *arg)
 /* mailbox.c */
 void mailbox_set_int(void *sock, int option, int value); /* a refusal is a bug */
 void mailbox_free(struct mailbox *m);
+void mailbox_reconnect(struct mailbox *m); /* drops what there is of a connection and starts a new one */
 
 /* mailbox_pump.c */
 void mailbox_pump_start(struct mailbox *m); /* sets up the events of m->sock and m->monitor */

@@ -12,6 +12,7 @@
  */
 #include "kit/log.h"
 #include "kit/mailbox_priv.h"
+#include "kit/random.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -135,15 +136,59 @@ static bool take_messages(struct mailbox *m)
     return true;
 }
 
+/* libzmq connects again after a lost connection, but not after a refusal by the peer's ZAP handler nor
+ * after a breach of protocol (a message too large, a wrong key): its session just ends. So whenever the
+ * link is not up we come back ourselves: soon when libzmq has given up for certain, late (when it should
+ * have managed by itself) when it should be trying. */
+static void link_lost(struct mailbox *m, bool has_given_up)
+{
+    uint64_t first_ms = has_given_up ? (m->is_tcp ? 100 : 20) : (m->is_tcp ? 8000 : 500);
+    uint64_t most_ms = has_given_up ? (m->is_tcp ? 5000 : 1000) : (m->is_tcp ? 30000 : 2000);
+    uint64_t ms = first_ms << (m->relinks < 10 ? m->relinks : 10);
+
+    ms = ms < most_ms ? ms : most_ms;
+    timer_once(&m->relink, ms + random_below((uint32_t)(ms / 4) + 1));
+}
+
+/* The only writer of is_up. */
 static void link_set(struct mailbox *m, bool is_up)
 {
-    if (m->is_up == is_up)
+    if (m->is_up && is_up) /* a new peer before the loss of the old one was told */
+        link_set(m, false);
+    if (m->is_up == is_up || m->state != MAILBOX_OPEN)
         return;
-    if (is_up)
+    if (is_up) {
         (void)mailbox_events(m->sock); /* takes the new pipe in: a send in on_link will find it */
+        m->relinks = 0;
+        timer_stop(&m->relink);
+    }
     m->is_up = is_up;
     if (m->on_link != NULL)
         m->on_link(m->arg, is_up);
+}
+
+static void link_event(struct mailbox *m, uint16_t event)
+{
+    switch (event) {
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        link_set(m, true);
+        break;
+    case ZMQ_EVENT_DISCONNECTED:
+        /* What the peer said before it went is heard before it is gone. */
+        if (m->is_up && take_messages(m))
+            link_set(m, false);
+        if (m->state == MAILBOX_OPEN && !timer_is_armed(&m->relink))
+            link_lost(m, false);
+        break;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        log_warn("mailbox was refused", "mailbox=%s endpoint=%s by=%s", m->name, m->endpoint,
+                 event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ? "peer" : "protocol");
+        link_lost(m, true);
+        break;
+    default:
+        break;
+    }
 }
 
 /* What the monitor has to say. False if m was closed meanwhile. */
@@ -163,18 +208,7 @@ static bool take_link_events(struct mailbox *m)
             memcpy(&event, zmq_msg_data(&frame), sizeof(event));
         drop_rest(m->monitor, &frame); /* the address */
         (void)zmq_msg_close(&frame);
-        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-            link_set(m, true);
-        } else if (event == ZMQ_EVENT_DISCONNECTED) {
-            /* What the peer said before it went is heard before it is gone. */
-            if (m->is_up && take_messages(m))
-                link_set(m, false);
-        } else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ||
-                   event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
-                   event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
-            log_warn("mailbox handshake failed", "mailbox=%s endpoint=%s event=%#x", m->name,
-                     m->endpoint, (unsigned)event);
-        }
+        link_event(m, event);
     }
     return m->state == MAILBOX_OPEN;
 }
@@ -196,6 +230,20 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
     pump(mailbox_from(arg));
 }
 
+static void on_relink(void *arg)
+{
+    struct mailbox *m = mailbox_from(arg);
+
+    m->running++; /* a close in a callback must leave m to us */
+    if (take_link_events(m) && !m->is_up) {
+        m->relinks++;
+        mailbox_reconnect(m);
+        link_lost(m, false);
+    }
+    if (--m->running == 0 && m->state == MAILBOX_CLOSED)
+        mailbox_free(m);
+}
+
 void mailbox_pump_start(struct mailbox *m)
 {
     struct event_base *base = mailbox_world.base;
@@ -204,6 +252,7 @@ void mailbox_pump_start(struct mailbox *m)
     BUG_ON(event_assign(&m->kick, base, -1, 0, on_event, m) != 0);
     BUG_ON(evtimer_assign(&m->again, base, on_event, m) != 0);
     BUG_ON(event_add(&m->on_fd, NULL) != 0);
+    timer_init(&m->relink, base, on_relink, m);
     if (m->monitor != NULL) {
         BUG_ON(event_assign(&m->on_monitor, base, socket_fd(m->monitor), EV_READ | EV_PERSIST,
                             on_event, m) != 0);
@@ -217,6 +266,7 @@ void mailbox_pump_stop(struct mailbox *m)
     (void)event_del(&m->on_fd);
     (void)event_del(&m->kick);
     (void)event_del(&m->again);
+    timer_stop(&m->relink);
     if (m->monitor != NULL)
         (void)event_del(&m->on_monitor);
 }
