@@ -25,7 +25,8 @@ static inline void store_dir_clear(const char *dir)
         char path[1024];
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
-        (void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        if (snprintf(path, sizeof path, "%s/%s", dir, e->d_name) >= (int)sizeof path)
+            continue;
         if (unlink(path) != 0)
             store_dir_clear(path);
     }
