@@ -88,8 +88,7 @@ static err_t decode_unsigned(struct decoder *d, const struct wire_field *f, void
     case WIRE_KIND_LIST:
         break;
     }
-    BUG_ON("not an unsigned kind");
-    return OK;
+    bug("not an unsigned kind", __FILE__, __LINE__);
 }
 
 static err_t decode_field(struct decoder *d, const struct wire_field *f, void *base)
@@ -114,8 +113,7 @@ static err_t decode_field(struct decoder *d, const struct wire_field *f, void *b
     case WIRE_KIND_LIST:
         return decode_list(d, f, base);
     }
-    BUG_ON("a kind that is not in the enum");
-    return OK;
+    bug("a kind that is not in the enum", __FILE__, __LINE__);
 }
 
 /* `base` is zeroed, which is what the fields get that an older sender does not know. */

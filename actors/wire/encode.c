@@ -61,8 +61,7 @@ static err_t encode_field(const struct wire_field *f, const void *base, struct b
     case WIRE_KIND_LIST:
         return encode_list(f, base, out);
     }
-    BUG_ON("a kind that is not in the enum");
-    return OK;
+    bug("a kind that is not in the enum", __FILE__, __LINE__);
 }
 
 static err_t encode_fields(const struct wire_record *record, const void *base, struct buf *out)

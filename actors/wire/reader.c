@@ -278,7 +278,7 @@ static err_t skip_one(struct wire_reader *r, uint64_t *inside)
     else if (first >= BIN8 && first <= BIN32)
         width = (size_t)1 << (first - BIN8);
     else if (first >= EXT8 && first <= EXT32)
-        width = (size_t)1 << (first - EXT8), fixed = 1; /* the type byte */
+        width = (size_t)1 << (first - EXT8);
     else if (first == FLOAT32)
         fixed = 4;
     else if (first == FLOAT64)
@@ -288,6 +288,8 @@ static err_t skip_one(struct wire_reader *r, uint64_t *inside)
     else /* integers: UINT8..INT64 */
         fixed = (size_t)1 << ((first - UINT8) & 3);
     TRY(head_number(r, width, &n));
+    if (first >= EXT8 && first <= EXT32)
+        n++; /* the type byte */
     return get_span(r, 1 + width, n + fixed, SIZE_MAX, &ignored);
 }
 
