@@ -44,6 +44,7 @@ struct stream_failure {
     bool any_sent;        /* back: a byte of the request may have been written to the socket */
     bool any_received;    /* back: a byte of the response was seen */
     bool was_idle_conn;   /* back: it was lent an already used connection (the idle race) */
+    const char *code;     /* STREAM_MALFORMED: the name of what was wrong (tbl/refusals.h); else NULL */
 };
 
 struct stream_ops {
@@ -75,7 +76,9 @@ struct stream_events {
     /* The last event; the codec has freed its part when it returns, do not call ops any more. */
     void (*on_failed)(void *arg, struct stream *s, const struct stream_failure *f);
     /* After send_head(101) on a front / on_head(101 or CONNECT 2xx) on a back the stream is a tunnel: body bytes are raw, is_end is
-     * half-close. No event of its own. */
+     * half-close. No event of its own. A request with an upgrade comes (and is sent) with is_end = true when it has no
+     * content; the tunnel opens both directions again. CONNECT comes and is sent with is_end = false; on HTTP/1
+     * nothing is read or written behind it before there is a tunnel. */
 };
 
 struct stream {
@@ -86,6 +89,7 @@ struct stream {
     struct arena *arena;                /* front: owned by the codec's stream; back: given by the exchange at open */
     enum http_version version;          /* of the codec */
     bool is_front;
+    uint32_t http2_error; /* set by the exchange before reset(STREAM_PROTOCOL): the code to pass on; 0 = ours */
 };
 
 /* ---- codecs, server role ---- */

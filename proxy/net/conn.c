@@ -125,6 +125,11 @@ size_t net_count(const struct net *n)
     return n->count;
 }
 
+struct event_base *net_base(const struct net *n)
+{
+    return n->conf.base;
+}
+
 /* ---- the beginning ---- */
 
 static void on_timer(void *arg)

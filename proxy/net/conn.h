@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct conn;
+struct event_base;
 struct net;
 struct record;
 
@@ -74,6 +75,7 @@ struct net_conf {
 MUST_USE err_t net_new(const struct net_conf *conf, struct net **out);
 void net_free(struct net **n); /* closes every conn that is left (CLOSE_DRAINING) */
 size_t net_count(const struct net *n);
+struct event_base *net_base(const struct net *n); /* for the owners' timers */
 
 /* Takes over an accepted, non-blocking socket (closed by the conn from now on, also on failure). Sets
  * TCP_NODELAY and keep-alive. The owner comes with conn_own. */

@@ -1,0 +1,646 @@
+/* HTTP/1 in the client role: one connection to a server, one request at a time.
+ *
+ *   IDLE --http_back_open--> OPEN --release, all framed and consumed--> IDLE
+ *                             '--release otherwise, reset, failure----> the connection ends
+ *
+ *   IDLE   nobody's; a byte that comes now belongs to nothing and ends the connection (H1-32)
+ *   OPEN   an exchange has the stream; `answer` says what is read next
+ *
+ * Within OPEN, the answer: AWAIT_HEAD --final head--> CONTENT --its end--> DONE; or, after 101 or a 2xx to CONNECT,
+ * TUNNEL. The request is written as it is sent, independent of this. A connection is used again only if request
+ * and answer were both complete and unambiguous.
+ */
+#include "kit/clock.h"
+#include "kit/timer.h"
+#include "proxy/http/back.h"
+#include "proxy/http/refusal.h"
+#include "proxy/http1/body.h"
+#include "proxy/http1/sent.h"
+#include "proxy/http1/write.h"
+#include "proxy/net/conn.h"
+
+#include <stdlib.h>
+
+#define CLIENT_MAGIC    0x68316376u
+#define INTERIM_MAX     10 /* 1xx heads per answer */
+#define READ_MAX        (64 * 1024)
+#define IDLE_RELEASE_MS 2000
+
+enum answer_state { AWAIT_HEAD, CONTENT, DONE, TUNNEL };
+
+enum out_framing { OUT_NOTHING, OUT_LENGTH, OUT_CHUNKED, OUT_RAW, OUT_HELD };
+
+struct h1_client {
+    struct http_back b; /* first */
+    uint32_t magic;
+    struct stream s;
+    struct h1_parser parser;
+    struct h1_scan scan;
+    struct body in;
+    struct buf scratch; /* heads are printed here */
+    struct buf held;    /* what is sent behind CONNECT before there is a tunnel (OUT_HELD) */
+    struct sent sent;
+    struct timer timer; /* IDLE: gives memory back; closes what was found stale */
+    bool closes_soon;   /* the timer closes the connection with `close_why` */
+    int close_why;
+
+    /* of the request in hand */
+    bool is_live;
+    enum answer_state answer;
+    enum out_framing out;
+    uint64_t out_left;
+    uint64_t began_at;     /* sent.handed when the request began */
+    bool began_used;       /* the connection had served a request before */
+    bool is_head_sent, is_request_done;
+    bool is_head_method, is_connect, wants_upgrade;
+    bool any_received;
+    bool may_reuse;
+    bool holds_finish;     /* OUT_HELD: and then the end */
+    unsigned interim;
+    size_t outstanding;
+};
+
+static struct h1_client *client_from(void *arg)
+{
+    struct h1_client *cl = arg;
+
+    BUG_ON(cl == NULL || cl->magic != CLIENT_MAGIC);
+    return cl;
+}
+
+static struct h1_client *client_of(struct stream *s)
+{
+    struct h1_client *cl = client_from(CONTAINER_OF(s, struct h1_client, s));
+
+    BUG_ON(!cl->is_live); /* an op after release, reset or on_failed */
+    return cl;
+}
+
+static struct h1_client *client_of_back(struct http_back *b)
+{
+    return client_from(CONTAINER_OF(b, struct h1_client, b));
+}
+
+static void write_bytes(struct h1_client *cl, slice_t bytes)
+{
+    cl->sent.handed += bytes.n;
+    conn_write(cl->b.conn, bytes);
+}
+
+/* ---- failing ---- */
+
+/* Ends the stream with its last event; the connection is closed by the caller. */
+static void stream_fail(struct h1_client *cl, enum stream_error error, const char *code,
+                        const char *text)
+{
+    struct stream_failure f = {
+        .error = error,
+        .code = code,
+        .text = text,
+        .any_sent = cl->sent.left > cl->began_at,
+        .any_received = cl->any_received,
+        .was_idle_conn = cl->began_used,
+    };
+
+    if (!cl->is_live)
+        return;
+    cl->is_live = false;
+    cl->b.running = 0;
+    cl->s.events->on_failed(cl->s.arg, &cl->s, &f);
+}
+
+static void answer_is_bad(struct h1_client *cl, enum refusal why)
+{
+    http_back_set_retired(&cl->b);
+    stream_fail(cl, why == REFUSED_NO_MEMORY ? STREAM_INTERNAL : STREAM_MALFORMED,
+                refusal_name(why), refusal_text(why));
+    conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
+}
+
+/* ---- reading ---- */
+
+/* How the content of a final answer is framed, RFC 9112 6.3. */
+static enum refusal start_content(struct h1_client *cl, struct head *h)
+{
+    bool is_empty = cl->is_head_method || h->status == 204 || h->status == 304;
+
+    cl->answer = CONTENT;
+    cl->may_reuse = h->is_keep_alive && cl->may_reuse;
+    if (h->status == 204 && (h->is_chunked || h->content_length > 0))
+        return REFUSED_BAD_REQUEST_FRAMING;
+    if (is_empty)
+        body_start_none(&cl->in);
+    else if (h->is_chunked)
+        body_start_chunked(&cl->in);
+    else if (h->content_length >= 0)
+        body_start_length(&cl->in, (uint64_t)h->content_length);
+    else
+        body_start_until_close(&cl->in);
+    if (cl->in.framing == BODY_UNTIL_CLOSE)
+        cl->may_reuse = false;
+    if (h->status == 204)
+        h->content_length = -1;
+    return REFUSED_NOTHING;
+}
+
+static void start_tunnel(struct h1_client *cl, struct head *h)
+{
+    slice_t held = buf_slice(&cl->held);
+
+    cl->answer = TUNNEL;
+    cl->out = OUT_RAW;
+    cl->is_request_done = false;
+    cl->may_reuse = false;
+    h->content_length = -1; /* RFC 9110 9.3.6: framing fields of this answer mean nothing */
+    h->is_chunked = false;
+    body_start_raw(&cl->in);
+    http_back_set_retired(&cl->b);
+    write_bytes(cl, held);
+    cl->sent.content += held.n;
+    buf_done(&cl->held);
+    if (cl->holds_finish)
+        conn_finish(cl->b.conn);
+}
+
+/* Decides what a head means. REFUSED_NOTHING: it goes to the exchange. */
+static enum refusal take_head(struct h1_client *cl, struct head *h, bool *is_end)
+{
+    *is_end = false;
+    if (h->status == 101) {
+        if (!cl->wants_upgrade || h->upgrade.n == 0)
+            return REFUSED_BAD_RESPONSE_INTERIM;
+        start_tunnel(cl, h);
+        return REFUSED_NOTHING;
+    }
+    if (h->status < 200) {
+        /* RFC 9110 15.2: no content, whatever the fields say; but who states some is lying. */
+        if (++cl->interim > INTERIM_MAX || h->version == HTTP_1_0)
+            return REFUSED_BAD_RESPONSE_INTERIM;
+        if (h->is_chunked || h->content_length > 0)
+            return REFUSED_BAD_REQUEST_FRAMING;
+        return REFUSED_NOTHING;
+    }
+    if (cl->is_connect && h->status < 300) {
+        start_tunnel(cl, h);
+        return REFUSED_NOTHING;
+    }
+    if (start_content(cl, h) != REFUSED_NOTHING)
+        return REFUSED_BAD_REQUEST_FRAMING;
+    *is_end = body_is_done(&cl->in);
+    if (*is_end)
+        cl->answer = DONE;
+    return REFUSED_NOTHING;
+}
+
+static bool read_head(struct h1_client *cl, slice_t *in)
+{
+    enum refusal why = REFUSED_NOTHING;
+    struct arena *a = cl->s.arena;
+    struct head *h;
+    slice_t copy;
+    size_t n = 0;
+    bool is_end;
+
+    switch (h1_scan_section(&cl->scan, *in, true, &cl->b.conf.limits, &n, &why)) {
+    case STEP_DONE:
+        break;
+    case STEP_LATER:
+        return false;
+    case STEP_FAILED:
+        answer_is_bad(cl, why);
+        return false;
+    }
+    cl->scan = (struct h1_scan){0};
+    copy = arena_copy(a, slice(in->p, n));
+    h = arena_alloc(a, sizeof(*h));
+    why = copy.p == NULL || h == NULL ? REFUSED_NO_MEMORY
+                                      : h1_parse_response(&cl->parser, copy, a, h);
+    if (why == REFUSED_NOTHING)
+        why = take_head(cl, h, &is_end);
+    if (why != REFUSED_NOTHING) {
+        answer_is_bad(cl, why);
+        return false;
+    }
+    head_strip_hop_by_hop(h);
+    *in = slice_skip(*in, n);
+    cl->s.events->on_head(cl->s.arg, &cl->s, h, is_end);
+    return true;
+}
+
+static void deliver_trailers(struct h1_client *cl, slice_t section)
+{
+    slice_t copy = arena_copy(cl->s.arena, section);
+    struct head t;
+    enum refusal why = copy.p == NULL
+                           ? REFUSED_NO_MEMORY
+                           : h1_parse_trailers(&cl->parser, copy, cl->s.arena, &t);
+
+    if (why != REFUSED_NOTHING) {
+        answer_is_bad(cl, why);
+        return;
+    }
+    cl->answer = DONE;
+    cl->s.events->on_trailers(cl->s.arg, &cl->s, t.fields, t.n_fields);
+}
+
+static void deliver(struct h1_client *cl, slice_t bytes)
+{
+    bool is_end = body_is_done(&cl->in);
+
+    cl->outstanding += bytes.n;
+    if (is_end)
+        cl->answer = DONE;
+    if (cl->outstanding > STREAM_WINDOW - READ_MAX)
+        conn_pause(cl->b.conn, PAUSE_PEER_FULL);
+    cl->s.events->on_body(cl->s.arg, &cl->s, bytes, is_end);
+}
+
+static bool read_content(struct h1_client *cl, slice_t *in)
+{
+    enum refusal why = REFUSED_NOTHING;
+    slice_t out = {NULL, 0};
+
+    switch (body_read(&cl->in, in, &cl->b.conf.limits, &out, &why)) {
+    case BODY_MORE:
+        return false;
+    case BODY_DATA:
+        deliver(cl, out);
+        return true;
+    case BODY_SECTION:
+        deliver_trailers(cl, out);
+        return true;
+    case BODY_END:
+        cl->answer = DONE;
+        cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
+        return true;
+    case BODY_BAD:
+        answer_is_bad(cl, why);
+        return false;
+    }
+    return false;
+}
+
+/* Bytes that belong to nothing: the connection is poisoned. A complete answer stays valid. */
+static void on_stray(struct h1_client *cl)
+{
+    cl->may_reuse = false;
+    http_back_set_retired(&cl->b);
+    if (!cl->is_live || (cl->answer == DONE && cl->is_request_done)) {
+        cl->closes_soon = true;
+        cl->close_why = CLOSE_BAD_PROTOCOL;
+    }
+    if (!cl->is_live)
+        conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
+}
+
+static size_t on_bytes(struct conn *c, slice_t bytes)
+{
+    struct h1_client *cl = client_from(conn_owner(c));
+    slice_t in = bytes;
+    bool goes_on = true;
+
+    cl->any_received = true;
+    while (goes_on && in.n > 0 && !conn_is_closing(c)) {
+        /* Bytes before the request was written answer nothing. */
+        if (!cl->is_live || cl->answer == DONE || !cl->is_head_sent) {
+            bool is_early = cl->is_live && !cl->is_head_sent;
+
+            if (is_early)
+                answer_is_bad(cl, REFUSED_BAD_RESPONSE_STRAY);
+            else
+                on_stray(cl);
+            return bytes.n;
+        }
+        goes_on = cl->answer == AWAIT_HEAD ? read_head(cl, &in) : read_content(cl, &in);
+        if (cl->outstanding > STREAM_WINDOW - READ_MAX && cl->is_live)
+            break;
+    }
+    return conn_is_closing(c) ? bytes.n : bytes.n - in.n;
+}
+
+static void on_eof(struct conn *c, bool is_clean)
+{
+    struct h1_client *cl = client_from(conn_owner(c));
+
+    if (cl->is_live && cl->answer == TUNNEL && is_clean) {
+        cl->answer = DONE;
+        cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
+        return;
+    }
+    http_back_set_retired(&cl->b);
+    cl->may_reuse = false;
+    if (cl->is_live && cl->in.framing == BODY_UNTIL_CLOSE && cl->answer == CONTENT && is_clean) {
+        body_start_none(&cl->in);
+        cl->answer = DONE;
+        cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
+        return;
+    }
+    if (cl->is_live && cl->answer == DONE)
+        return; /* all of the answer is here; release closes */
+    stream_fail(cl, STREAM_LOST, NULL,
+                is_clean ? "the server closed before its answer was complete"
+                         : "TLS ended without close_notify");
+    conn_close(c, is_clean ? CLOSE_PEER_CLOSED : CLOSE_PEER_TRUNCATED);
+}
+
+static void on_sent(struct conn *c, size_t n)
+{
+    struct h1_client *cl = client_from(conn_owner(c));
+    size_t content = sent_left(&cl->sent, n);
+
+    if (content > 0 && cl->is_live)
+        cl->s.events->on_sent(cl->s.arg, &cl->s, content);
+}
+
+static void on_closed(struct conn *c, enum close_reason why)
+{
+    struct h1_client *cl = client_from(conn_owner(c));
+
+    timer_stop(&cl->timer);
+    cl->b.is_retired = true; /* on_closed says it */
+    stream_fail(cl, STREAM_LOST, NULL, close_name(why));
+    if (cl->b.conf.on_closed != NULL)
+        cl->b.conf.on_closed(cl->b.conf.arg, &cl->b, (int)why);
+    buf_done(&cl->scratch);
+    buf_done(&cl->held);
+    cl->magic = 0;
+    free(cl);
+}
+
+static const struct conn_events events = {
+    .on_bytes = on_bytes,
+    .on_eof = on_eof,
+    .on_sent = on_sent,
+    .on_closed = on_closed,
+};
+
+static void on_timer(void *arg)
+{
+    struct h1_client *cl = client_from(arg);
+
+    if (cl->closes_soon && cl->is_live && cl->close_why == CLOSE_INTERNAL) {
+        stream_fail(cl, STREAM_INTERNAL, NULL, "the request head could not be written");
+        conn_close(cl->b.conn, CLOSE_INTERNAL);
+    } else if (cl->closes_soon && !cl->is_live)
+        conn_close_gently(cl->b.conn, (enum close_reason)cl->close_why);
+    else if (!cl->is_live)
+        buf_done(&cl->scratch);
+}
+
+/* ---- writing ---- */
+
+static enum write_framing choose_framing(struct h1_client *cl, struct head *h, bool is_end)
+{
+    static const char *const with_content[] = {"POST", "PUT", "PATCH"};
+
+    cl->out = OUT_NOTHING;
+    if (h->is_connect) {
+        cl->out = OUT_HELD; /* nothing is written behind CONNECT before there is a tunnel */
+        return WRITE_NONE;
+    }
+    if (is_end && h->content_length < 0) {
+        for (size_t i = 0; i < sizeof(with_content) / sizeof(with_content[0]); i++)
+            if (slice_is_str(h->method, with_content[i]))
+                h->content_length = 0; /* RFC 9110 8.6 */
+        if (h->content_length < 0)
+            return WRITE_NONE;
+    }
+    if (h->content_length >= 0) {
+        cl->out = OUT_LENGTH;
+        cl->out_left = (uint64_t)h->content_length;
+        return WRITE_LENGTH;
+    }
+    cl->out = OUT_CHUNKED;
+    return WRITE_CHUNKED;
+}
+
+static void end_request(struct h1_client *cl)
+{
+    cl->is_request_done = true;
+    if (cl->out == OUT_LENGTH && cl->out_left > 0)
+        cl->may_reuse = false; /* the server waits for the rest; release closes */
+}
+
+static void client_send_head(struct stream *s, const struct head *from, bool is_end)
+{
+    struct h1_client *cl = client_of(s);
+    struct head h = *from;
+    struct write_head w = {.head = &h};
+
+    BUG_ON(cl->is_head_sent);
+    cl->is_head_sent = true;
+    cl->is_connect = h.is_connect;
+    cl->is_head_method = slice_is_str(h.method, "HEAD");
+    cl->wants_upgrade = h.upgrade.n > 0;
+    w.framing = choose_framing(cl, &h, is_end);
+    /* Content of unknown length cannot be sent in HTTP/1.0. */
+    w.version = h.version == HTTP_1_0 && w.framing != WRITE_CHUNKED ? HTTP_1_0 : HTTP_1_1;
+    w.says_keep_alive = w.version == HTTP_1_0 && h.is_keep_alive;
+    cl->may_reuse = w.version == HTTP_1_1 || w.says_keep_alive;
+    buf_consume(&cl->scratch, buf_len(&cl->scratch));
+    cl->began_at = cl->sent.handed;
+    if (h1_print_request(&w, &cl->scratch)) {
+        write_bytes(cl, buf_slice(&cl->scratch));
+    } else {
+        /* Nothing was written. The end comes from the loop, not inside of this call. */
+        cl->may_reuse = false;
+        cl->closes_soon = true;
+        cl->close_why = CLOSE_INTERNAL;
+        cl->out = OUT_NOTHING;
+        timer_once(&cl->timer, 0);
+    }
+    buf_consume(&cl->scratch, buf_len(&cl->scratch));
+    if (is_end)
+        end_request(cl);
+}
+
+static void hold(struct h1_client *cl, slice_t bytes, bool is_end)
+{
+    if (buf_add_slice(&cl->held, bytes) != OK) { /* more than any credit allows */
+        cl->may_reuse = false;
+        cl->closes_soon = true;
+        cl->close_why = CLOSE_INTERNAL;
+        timer_once(&cl->timer, 0);
+    }
+    cl->holds_finish = cl->holds_finish || is_end;
+}
+
+static void client_send_body(struct stream *s, slice_t bytes, bool is_end)
+{
+    struct h1_client *cl = client_of(s);
+
+    if (cl->out == OUT_HELD) {
+        hold(cl, bytes, is_end);
+        return;
+    }
+    if (cl->out == OUT_LENGTH && bytes.n > cl->out_left) {
+        cl->may_reuse = false;
+        bytes.n = (size_t)cl->out_left; /* never more than was promised */
+    }
+    if (bytes.n > 0 && cl->out != OUT_NOTHING) {
+        cl->sent.content += bytes.n;
+        cl->sent.handed += bytes.n;
+        if (cl->out == OUT_CHUNKED)
+            cl->sent.handed += h1_write_chunk(cl->b.conn, bytes);
+        else
+            conn_write(cl->b.conn, bytes);
+        if (cl->out == OUT_LENGTH)
+            cl->out_left -= bytes.n;
+    }
+    if (!is_end)
+        return;
+    if (cl->out == OUT_CHUNKED)
+        cl->sent.handed += h1_write_last_chunk(cl->b.conn, NULL, 0);
+    else if (cl->out == OUT_RAW)
+        conn_finish(cl->b.conn);
+    end_request(cl);
+}
+
+static void client_send_trailers(struct stream *s, const struct field *fields, size_t n)
+{
+    struct h1_client *cl = client_of(s);
+
+    if (cl->out == OUT_CHUNKED) {
+        cl->sent.handed += h1_write_last_chunk(cl->b.conn, fields, n);
+        end_request(cl);
+    } else {
+        client_send_body(s, slice(NULL, 0), true);
+    }
+}
+
+static void client_credit(struct stream *s, size_t n)
+{
+    struct h1_client *cl = client_of(s);
+
+    cl->outstanding -= n < cl->outstanding ? n : cl->outstanding;
+    if (cl->outstanding <= STREAM_WINDOW / 2)
+        conn_resume(cl->b.conn, PAUSE_PEER_FULL);
+}
+
+static void client_reset(struct stream *s, enum stream_error why)
+{
+    struct h1_client *cl = client_of(s);
+
+    (void)why;
+    cl->is_live = false;
+    cl->b.running = 0;
+    http_back_set_retired(&cl->b);
+    conn_close(cl->b.conn, CLOSE_OTHER_SIDE);
+}
+
+static void client_release(struct stream *s)
+{
+    struct h1_client *cl = client_of(s);
+    bool is_whole = cl->answer == DONE && cl->is_request_done && !cl->is_connect &&
+                    (cl->out != OUT_LENGTH || cl->out_left == 0);
+
+    cl->is_live = false;
+    cl->b.running = 0;
+    if (!is_whole || !cl->may_reuse || cl->b.is_retired) {
+        http_back_set_retired(&cl->b);
+        if (cl->closes_soon && cl->close_why == CLOSE_BAD_PROTOCOL)
+            conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
+        else if (is_whole || cl->out == OUT_RAW)
+            conn_close_gently(cl->b.conn, cl->closes_soon ? (enum close_reason)cl->close_why : CLOSE_DONE);
+        else
+            conn_close(cl->b.conn, CLOSE_OTHER_SIDE);
+        return;
+    }
+    conn_resume(cl->b.conn, PAUSE_PEER_FULL);
+    if (!timer_is_armed(&cl->timer))
+        timer_once(&cl->timer, IDLE_RELEASE_MS);
+    if (cl->b.conf.on_ready != NULL)
+        cl->b.conf.on_ready(cl->b.conf.arg, &cl->b);
+}
+
+static const struct stream_ops ops = {
+    .send_head = client_send_head,
+    .send_body = client_send_body,
+    .send_trailers = client_send_trailers,
+    .reset = client_reset,
+    .credit = client_credit,
+    .release = client_release,
+};
+
+/* ---- slots ---- */
+
+static unsigned client_free_slots(const struct http_back *b)
+{
+    return b->running == 0 ? 1 : 0;
+}
+
+static struct stream *client_open(struct http_back *b, struct arena *arena,
+                                  const struct stream_events *stream_events, void *arg)
+{
+    struct h1_client *cl = client_of_back(b);
+
+    if (cl->is_live || conn_is_closing(b->conn))
+        return NULL;
+    if (b->was_used && conn_is_stale(b->conn)) {
+        /* Closed from the loop: the caller is in the middle of choosing a connection. */
+        cl->closes_soon = true;
+        cl->close_why = CLOSE_PEER_CLOSED;
+        timer_once(&cl->timer, 0);
+        http_back_set_retired(b);
+        return NULL;
+    }
+    cl->is_live = true;
+    cl->began_used = b->was_used;
+    cl->began_at = cl->sent.handed;
+    cl->answer = AWAIT_HEAD;
+    cl->out = OUT_NOTHING;
+    cl->out_left = 0;
+    cl->scan = (struct h1_scan){0};
+    cl->is_head_sent = cl->is_request_done = cl->any_received = cl->may_reuse = false;
+    cl->is_head_method = cl->is_connect = cl->wants_upgrade = cl->holds_finish = false;
+    cl->interim = 0;
+    cl->outstanding = 0;
+    sent_new_stream(&cl->sent);
+    b->running = 1;
+    b->was_used = true;
+    cl->s = (struct stream){.ops = &ops,
+                            .events = stream_events,
+                            .arg = arg,
+                            .conn = b->conn,
+                            .arena = arena,
+                            .version = HTTP_1_1};
+    return &cl->s;
+}
+
+static void client_retire(struct http_back *b, int close_reason)
+{
+    struct h1_client *cl = client_of_back(b);
+
+    cl->may_reuse = false;
+    http_back_set_retired(b);
+    if (!cl->is_live)
+        conn_close_gently(b->conn, (enum close_reason)close_reason);
+    else if (!cl->closes_soon) {
+        cl->closes_soon = true;
+        cl->close_why = close_reason;
+    }
+}
+
+static const struct http_back_ops back_ops = {
+    .open = client_open,
+    .free_slots = client_free_slots,
+    .retire = client_retire,
+};
+
+err_t http1_client_start(struct conn *c, const struct http_back_conf *conf, struct http_back **out)
+{
+    struct h1_client *cl = calloc(1, sizeof(*cl));
+
+    if (cl == NULL)
+        return ERR_OF(NOMEM);
+    cl->magic = CLIENT_MAGIC;
+    cl->b = (struct http_back){
+        .ops = &back_ops, .conf = *conf, .conn = c, .version = HTTP_1_1};
+    buf_init(&cl->scratch, 0);
+    buf_init(&cl->held, 2 * STREAM_WINDOW);
+    h1_parser_init(&cl->parser, false);
+    timer_init(&cl->timer, net_base(conn_net(c)), on_timer, cl);
+    conn_own(c, &events, cl);
+    *out = &cl->b;
+    return OK;
+}
