@@ -2,7 +2,8 @@
 #ifndef MODEL_NAME_H
 #define MODEL_NAME_H
 
-#include "kit/err.h"
+#include "model/errors.h"
+
 #include "kit/slice.h"
 
 #include <stdbool.h>
@@ -64,9 +65,5 @@ void name_target_format(const struct name_target *t, char out[NAME_TARGET_TEXT])
 
 /* An authority (host[:port], IPv6 in brackets) without its port and trailing dot. Whole if odd. */
 slice_t name_host_of(slice_t authority);
-
-#define ERR(name, cls, text) ERR_DECLARE(name)
-#include "model/tbl/errors.h"
-#undef ERR
 
 #endif
