@@ -1,0 +1,189 @@
+/* Rows of rollups in, one row per service out. */
+#include "cli/golden.h"
+
+#include "store/query.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define GOLDEN_SERVICES_MAX 4096
+#define GOLDEN_ROWS_MAX     1000000
+
+const double golden_bounds_ms[GOLDEN_BUCKETS - 1] = {
+    1,   2,   3,    4,    5,    10,   20,   30,    40,    50,    100,   200,  300,
+    400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 40000, 50000};
+
+struct golden {
+    char ns[64], name[254];
+    struct golden_side {
+        uint64_t requests, successes, failures, retries, mtls, errors, connections;
+        uint64_t counts[GOLDEN_BUCKETS];
+        int64_t first_ms, last_ms; /* starts of the first and the last span */
+    } side[2];                     /* outbound, inbound */
+};
+
+struct golden_set {
+    struct golden *at;
+    size_t n, cap;
+};
+
+double golden_quantile(const uint64_t counts[GOLDEN_BUCKETS], double q)
+{
+    uint64_t total = 0, below = 0;
+    double rank;
+
+    for (unsigned i = 0; i < GOLDEN_BUCKETS; i++)
+        total += counts[i];
+    if (total == 0)
+        return -1;
+    rank = q * (double)total;
+    for (unsigned i = 0; i < GOLDEN_BUCKETS; i++) {
+        double low = i == 0 ? 0 : golden_bounds_ms[i - 1];
+
+        if (counts[i] > 0 && (double)(below + counts[i]) >= rank) {
+            if (i == GOLDEN_BUCKETS - 1)
+                return low;
+            return low +
+                   (golden_bounds_ms[i] - low) * (rank - (double)below) / (double)counts[i];
+        }
+        below += counts[i];
+    }
+    return golden_bounds_ms[GOLDEN_BUCKETS - 2];
+}
+
+static struct golden *golden_find(struct golden_set *set, slice_t ns, slice_t name)
+{
+    struct golden *g;
+
+    for (size_t i = 0; i < set->n; i++)
+        if (slice_is_str(ns, set->at[i].ns) && slice_is_str(name, set->at[i].name))
+            return &set->at[i];
+    if (set->n == GOLDEN_SERVICES_MAX)
+        return NULL;
+    if (set->n == set->cap) {
+        size_t cap = set->cap == 0 ? 32 : set->cap * 2;
+        struct golden *more = realloc(set->at, cap * sizeof *more);
+
+        if (more == NULL)
+            return NULL;
+        set->at = more;
+        set->cap = cap;
+    }
+    g = &set->at[set->n];
+    memset(g, 0, sizeof *g);
+    if (!slice_to_cstr(ns, g->ns, sizeof g->ns) ||
+        !slice_to_cstr(name, g->name, sizeof g->name))
+        return NULL;
+    set->n++;
+    return g;
+}
+
+/* latency: a JSON array, responses per bucket. */
+static void golden_add_latency(uint64_t counts[GOLDEN_BUCKETS], slice_t text)
+{
+    json_t *a = json_loadb((const char *)text.p, text.n, 0, NULL);
+
+    for (size_t i = 0; i < json_array_size(a) && i < GOLDEN_BUCKETS; i++)
+        counts[i] += (uint64_t)json_integer_value(json_array_get(a, i));
+    json_decref(a);
+}
+
+/* Columns as in golden_sql. */
+static bool golden_on_row(void *arg, int n, const struct store_cell *c)
+{
+    struct golden *g = golden_find(arg, c[0].text, c[1].text);
+    struct golden_side *s;
+
+    if (n != 12 || g == NULL)
+        return false;
+    s = &g->side[slice_is_str(c[2].text, "inbound") ? 1 : 0];
+    if (s->first_ms == 0 || c[3].integer < s->first_ms)
+        s->first_ms = c[3].integer;
+    if (c[3].integer > s->last_ms)
+        s->last_ms = c[3].integer;
+    s->requests += (uint64_t)c[4].integer;
+    s->successes += (uint64_t)c[5].integer;
+    s->failures += (uint64_t)c[6].integer;
+    s->retries += (uint64_t)c[7].integer;
+    s->mtls += (uint64_t)c[8].integer;
+    s->errors += (uint64_t)c[9].integer;
+    s->connections += (uint64_t)c[10].integer;
+    golden_add_latency(s->counts, c[11].text);
+    return true;
+}
+
+static const char golden_sql[] =
+    "select "
+    "namespace,service,direction,start_ms,requests,successes,failures,retries,mtls_requests,"
+    "mesh_errors,connections,latency from mesh_golden where width_s=10 and start_ms>=%" PRId64
+    "%s%s order by namespace,service";
+
+static json_t *golden_ratio(uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? json_null() : json_real((double)part / (double)whole);
+}
+
+static json_t *golden_ms(const uint64_t counts[GOLDEN_BUCKETS], double q)
+{
+    double ms = golden_quantile(counts, q);
+
+    return ms < 0 ? json_null() : json_real(ms);
+}
+
+static json_t *golden_row(const struct golden *g, int64_t now_ms, uint64_t window_ms)
+{
+    const struct golden_side *s = &g->side[0];
+    int64_t span;
+
+    if (s->requests == 0 && s->connections == 0 && g->side[1].first_ms != 0)
+        s = &g->side[1];
+    span = now_ms - s->first_ms;
+    if (span > (int64_t)window_ms)
+        span = (int64_t)window_ms;
+    if (span < 1000)
+        span = 1000;
+    return json_pack(
+        "{s:s,s:s,s:o,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "namespace", g->ns, "name",
+        g->name, "success_rate", golden_ratio(s->successes, s->successes + s->failures), "rps",
+        (double)s->requests * 1000.0 / (double)span, "p50_ms", golden_ms(s->counts, 0.50),
+        "p95_ms", golden_ms(s->counts, 0.95), "p99_ms", golden_ms(s->counts, 0.99),
+        "mtls_share", golden_ratio(s->mtls, s->requests), "retries", (json_int_t)s->retries,
+        "requests", (json_int_t)s->requests, "mesh_errors", (json_int_t)s->errors,
+        "connections", (json_int_t)s->connections);
+}
+
+err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t window_ms,
+                  struct trouble *why)
+{
+    static const char *const columns[] = {
+        "namespace", "name",       "success_rate", "rps",         "p50_ms",     "p95_ms",
+        "p99_ms",    "mtls_share", "retries",      "mesh_errors", "connections"};
+    int64_t now_ms = (int64_t)time(NULL) * 1000;
+    struct golden_set set = {NULL, 0, 0};
+    char sql[512], quoted[160] = "", said[300] = "";
+    struct store_query q = {.state_dir = state,
+                            .sql = sql,
+                            .max_rows = GOLDEN_ROWS_MAX,
+                            .on_row = golden_on_row,
+                            .arg = &set};
+    bool truncated;
+    err_t e;
+
+    if (ns != NULL && !sheet_quote(ns, quoted, sizeof quoted))
+        return trouble_set(why, ERR_OF(USAGE), "--namespace is too long");
+    /* A span that began before the window but ends in it counts whole. */
+    (void)snprintf(sql, sizeof sql, golden_sql, now_ms - (int64_t)window_ms - 9999,
+                   ns != NULL ? " and namespace=" : "", quoted);
+    for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
+        sheet_column(out, columns[i]);
+    e = store_query_readonly(&q, &truncated, said);
+    if (e == OK)
+        for (size_t i = 0; i < set.n; i++)
+            sheet_add(out, golden_row(&set.at[i], now_ms, window_ms));
+    else
+        (void)trouble_set(why, e, "%s", said[0] != '\0' ? said : e->text);
+    free(set.at);
+    return e;
+}
