@@ -1,0 +1,11 @@
+/*  name                class  text for the operator */
+ERR(VAULT_FULL,         HERE,  "the vault is too small for what is to be kept in it")
+ERR(KEY_FAILED,         HERE,  "the cryptographic library could not make or use a key")
+ERR(BAD_CERTIFICATE,    FLEET, "a certificate is not well formed, or not of the kind that Weft uses")
+ERR(OTHER_KEY,          FLEET, "a certificate does not belong to the key it should belong to")
+ERR(OTHER_IDENTITY,     FLEET, "a certificate does not carry exactly the identity it should carry")
+ERR(NOT_IN_FORCE,       FLEET, "a certificate has expired, or is not valid yet")
+ERR(NOT_ANCHORED,       FLEET, "a certificate does not lead to one of the trust anchors")
+ERR(BAD_ANCHORS,        FLEET, "the set of trust anchors is empty, too large or not well formed")
+ERR(BAD_TOKEN_FILE,     HERE,  "the join token is not of the form weft1.ID.SECRET")
+ERR(TLS_LIBRARY,        HERE,  "the TLS library could not be set up")
