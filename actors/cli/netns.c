@@ -132,7 +132,7 @@ static err_t netns_script_inside(const struct plan *p, uint32_t n, bool ipv6, st
     plan_bridge6(p, gate6);
     TRY(buf_printf(s,
                    "link set lo up\n"
-                   "link add weft-probe type dummy\n"
+                   "link add weft-probe type bridge\n"
                    "addr add %s/%u dev eth0\n",
                    v4, p->prefix));
     if (ipv6)

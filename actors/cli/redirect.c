@@ -125,7 +125,7 @@ err_t redirect_print(const struct redirect_conf *c, struct buf *out, struct trou
                    c->uid));
     TRY(redirect_print_skip(c->skip_outbound, 0, "skip-outbound", out, why));
     TRY(buf_printf(out,
-                   "        redirect to :%u\n"
+                   "        meta l4proto tcp redirect to :%u\n"
                    "    }\n"
                    "    chain inbound {\n"
                    "        type nat hook prerouting priority -100; policy accept;\n"
@@ -137,7 +137,7 @@ err_t redirect_print(const struct redirect_conf *c, struct buf *out, struct trou
     TRY(buf_printf(out, "        iifname \"lo\" return comment \"from the pod itself\"\n"));
     TRY(redirect_print_skip(c->skip_inbound, c->admin_port, "skip-inbound", out, why));
     return buf_printf(out,
-                      "        redirect to :%u\n"
+                      "        meta l4proto tcp redirect to :%u\n"
                       "    }\n"
                       "}\n",
                       c->inbound_port);
