@@ -1,0 +1,10 @@
+/*  name                class  text for the operator */
+ERR(FILE_MODE,          HERE,  "a file or directory of the authority can be read or changed by others, or is not its own")
+ERR(FILE_BROKEN,        HERE,  "a file of the authority is not whole, or does not fit the others")
+ERR(NO_ROOT_KEY,        HERE,  "the issuer must be renewed and the root's key is not in the directory")
+ERR(SIGN_FAILED,        HERE,  "the cryptographic library could not make a certificate")
+ERR(ISSUER_EXPIRED,     HERE,  "the issuer's certificate has expired")
+ERR(TOKENS_FULL,        HERE,  "too many join tokens are open")
+ERR(BAD_CSR,            PEER,  "the request is not a P-256 request for exactly the identity it may have")
+ERR(BAD_TOKEN,          PEER,  "the join token is unknown, expired, used, or for another identity")
+ERR(BAD_PROOF,          PEER,  "the proof does not show that the asker may have this identity")
