@@ -81,7 +81,6 @@ static void allow_sockets(struct filter *f, unsigned needs)
 
 static void allow_by_arguments(struct filter *f)
 {
-    const struct scmp_arg_cmp named = SCMP_CMP(3, SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
     static const uint64_t ioctls[] = {FIONREAD, FIONBIO};
     static const uint64_t prctls[] = {PR_SET_NAME, PR_GET_NAME};
 
@@ -94,7 +93,6 @@ static void allow_by_arguments(struct filter *f)
     allow_if(f, "prlimit64", 2, UINT64_MAX, 0);
     /* fstat() of today's glibc. */
     allow_if(f, "newfstatat", 3, AT_EMPTY_PATH, AT_EMPTY_PATH);
-    add(f, SCMP_ACT_ERRNO(EACCES), "newfstatat", 1, &named);
     for (unsigned i = 0; i < sizeof(ioctls) / sizeof(ioctls[0]); i++)
         allow_if(f, "ioctl", 1, INT_MASK, ioctls[i]);
     for (unsigned i = 0; i < sizeof(prctls) / sizeof(prctls[0]); i++)
@@ -103,6 +101,7 @@ static void allow_by_arguments(struct filter *f)
 
 static void allow_all_of(struct filter *f, unsigned needs)
 {
+    const struct scmp_arg_cmp by_name = SCMP_CMP(3, SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
     bool has_files = (needs & (CONFINE_FILES | CONFINE_NAMES)) != 0;
 
 #define CALL(name, need)                                                                           \
@@ -111,8 +110,8 @@ static void allow_all_of(struct filter *f, unsigned needs)
 #define FILECALL(name) add(f, has_files ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EACCES), #name, 0, NULL);
 #include "kit/tbl/syscalls.h"
     allow_by_arguments(f);
-    if (has_files)
-        allow_if(f, "newfstatat", 3, AT_EMPTY_PATH, 0);
+    /* One rule per condition: libseccomp refuses a second one with another action. */
+    add(f, has_files ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EACCES), "newfstatat", 1, &by_name);
     allow_sockets(f, needs);
     /* glibc tries this and then clone(), which is forbidden. */
     add(f, SCMP_ACT_ERRNO(ENOSYS), "clone3", 0, NULL);
