@@ -160,8 +160,9 @@ static enum refusal read_fields(const struct h1_parser *p, slice_t lines, struct
                    : REFUSED_BAD_REQUEST_LINE_END;
     case HPE_INVALID_CONTENT_LENGTH:
         return REFUSED_BAD_REQUEST_LENGTH;
-    case HPE_UNEXPECTED_CONTENT_LENGTH:
-        return REFUSED_BAD_REQUEST_FRAMING;
+    case HPE_UNEXPECTED_CONTENT_LENGTH: /* a second one, or one beside Transfer-Encoding */
+        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_BAD_REQUEST_FRAMING
+                                                             : REFUSED_BAD_REQUEST_LENGTH;
     case HPE_INVALID_TRANSFER_ENCODING:
         return REFUSED_BAD_REQUEST_CODING;
     default:
