@@ -49,6 +49,7 @@ struct mesh_object {
     slice_t kind, ns, name; /* key */
     slice_t json;
     uint64_t revision; /* read: since when */
+    uint64_t created;  /* read: first revision of an object of this name that history still knows */
 };
 MUST_USE err_t mesh_put_object(struct mesh *m, const struct mesh_object *o);
 MUST_USE err_t mesh_drop_object(struct mesh *m, const struct mesh_object *o);
@@ -139,6 +140,9 @@ MUST_USE err_t mesh_put_learned(struct mesh *m, const struct mesh_learned *l);
 /* kind: stable, upper case. At most 320 and 512 bytes of object and message are kept. */
 MUST_USE err_t mesh_add_event(struct mesh *m, int64_t at_ms, slice_t kind, slice_t object,
                               slice_t message);
+
+/* Makes the open change a revision although no row of the topology changes (new trust anchors). */
+MUST_USE err_t mesh_touch(struct mesh *m);
 
 /* A value the broker keeps for itself, e.g. the anchors last seen (PEM). */
 MUST_USE err_t mesh_put_value(struct mesh *m, const char *key, slice_t value);

@@ -18,7 +18,8 @@ err_t mesh_each_object(struct mesh *m, void (*fn)(void *, const struct mesh_obje
                                         .ns = db_text(s, 1),
                                         .name = db_text(s, 2),
                                         .json = db_text(s, 3),
-                                        .revision = (uint64_t)db_i64(s, 4)};
+                                        .revision = (uint64_t)db_i64(s, 4),
+                                        .created = (uint64_t)db_i64(s, 5)};
         fn(arg, &row);
     }
     return e;

@@ -139,3 +139,9 @@ err_t mesh_add_event(struct mesh *m, int64_t at_ms, slice_t kind, slice_t object
     return db_run(&m->db, MS_EVENT_ADD, "iittt", (int64_t)revision, at_ms, cut(kind, 48),
                   cut(object, 320), cut(message, 512));
 }
+
+err_t mesh_touch(struct mesh *m)
+{
+    (void)mesh_stamp(m);
+    return OK;
+}

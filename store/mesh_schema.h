@@ -19,8 +19,9 @@ extern const char *const *const mesh_migrations[];
                           " WHERE kind=?3 AND ns=?4 AND name=?5 AND valid_to_rev IS NULL")         \
     STATEMENT(OBJECT_ADD, "INSERT INTO objects(valid_from_rev,from_ms,kind,ns,name,json,author,"   \
                           "reason) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")                               \
-    STATEMENT(OBJECT_EACH, "SELECT kind,ns,name,json,valid_from_rev FROM objects"                  \
-                           " WHERE valid_to_rev IS NULL")                                          \
+    STATEMENT(OBJECT_EACH, "SELECT kind,ns,name,json,valid_from_rev,(SELECT min(p.valid_from_rev)" \
+                           " FROM objects p WHERE p.kind=o.kind AND p.ns=o.ns AND p.name=o.name)"  \
+                           " FROM objects o WHERE valid_to_rev IS NULL")                           \
     STATEMENT(SERVICE_END, "UPDATE services SET valid_to_rev=?1,to_ms=?2"                          \
                            " WHERE ns=?3 AND name=?4 AND valid_to_rev IS NULL")                    \
     STATEMENT(SERVICE_ADD, "INSERT INTO services(valid_from_rev,from_ms,ns,name,ip4,ip6,owner,"    \

@@ -1,0 +1,14 @@
+/* The messages of the CLI on broker.sock, and `apply --wait`. */
+#ifndef CONTROL_DESK_H
+#define CONTROL_DESK_H
+
+#include "broker/control/control.h"
+
+MUST_USE err_t desk_open(struct control *c);
+void desk_close(struct control *c);
+
+/* Answers the waits that are over: everybody has it, or the deadline has come. Called when settled moves,
+ * when a session has acknowledged or ended, and every second. */
+void desk_look_at_waits(struct control *c);
+
+#endif

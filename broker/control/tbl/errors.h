@@ -1,0 +1,13 @@
+/*  name              class  text for the operator */
+ERR(HELLO_FIRST,      PEER,  "the session is not open: hello comes first")
+ERR(WRONG_NAME,       PEER,  "namespace, service account or pod are not those the key or token was made for")
+ERR(TOKEN_USED,       PEER,  "the join token was used already")
+ERR(TOKEN_EXPIRED,    PEER,  "the join token has expired or was never made")
+ERR(BAD_HELLO,        PEER,  "a field of hello is not valid")
+ERR(TOO_MANY_SESSIONS,FLEET, "the broker holds as many sessions as it may")
+ERR(TOO_MANY_TOPICS,  PEER,  "the session watches as many topics as it may")
+ERR(BAD_TOPIC,        PEER,  "there is no such topic, or it is not for this session")
+ERR(NO_AUTHORITY,     FLEET, "the authority is not connected; try again")
+ERR(BUSY,             FLEET, "too many requests are waiting; try again")
+ERR(BAD_REQUEST,      PEER,  "a field of the request is not valid")
+ERR(NO_FREE_ADDRESS,  FLEET, "the service network has no free address left")

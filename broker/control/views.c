@@ -1,0 +1,394 @@
+#include "broker/control/views.h"
+
+#include "broker/control/objects.h"
+#include "broker/control/services.h"
+#include "broker/control/topics.h"
+#include "kit/clock.h"
+#include "model/destination.h"
+#include "model/name.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ARENA_MAX       (64u << 20)
+#define ENDPOINTS_MAX   4096u
+#define PAYLOAD_MAX     245760u /* as wire: topic.payload */
+#define LEARNED_MAX     100000u
+
+/* One computation. */
+struct look {
+    struct control *c;
+    struct arena arena;
+    unsigned endpoints_max; /* per backend; halved until the payload fits a message */
+};
+
+bool views_may_watch(const struct session *s, slice_t topic)
+{
+    char own[330];
+    if (topic.n > 320)
+        return false;
+    if (slice_is_str(topic, "trust"))
+        return true;
+    (void)snprintf(own, sizeof own, "pod/%s", s->name);
+    if (slice_is_str(topic, own))
+        return true;
+    (void)snprintf(own, sizeof own, "dst/%s/", s->ns);
+    struct name_target target;
+    return slice_starts(topic, slice_str(own)) &&
+           name_target_parse(slice_skip(topic, strlen(own)), slice_str(s->ns), 0, &target) == OK;
+}
+
+/* ---- learned protocols ---- */
+
+static void learned_key(char key[330], const char *ns, const char *workload, uint16_t port)
+{
+    (void)snprintf(key, 330, "%s/%s:%u", ns, workload, port);
+}
+
+uint8_t views_learned(struct control *c, const char *ns, const char *workload, uint16_t port)
+{
+    char key[330];
+    struct learned_port *l;
+    learned_key(key, ns, workload, port);
+    HASH_FIND_STR(c->learned, key, l);
+    return l != NULL ? l->protocol : PROTOCOL_DETECT;
+}
+
+static bool learned_put(struct control *c, const char *key, uint8_t protocol)
+{
+    struct learned_port *l;
+    HASH_FIND_STR(c->learned, key, l);
+    if (l == NULL) {
+        l = HASH_COUNT(c->learned) < LEARNED_MAX ? calloc(1, sizeof *l) : NULL;
+        if (l == NULL)
+            return false;
+        (void)snprintf(l->key, sizeof l->key, "%s", key);
+        HASH_ADD_STR(c->learned, key, l);
+    }
+    l->protocol = protocol;
+    return true;
+}
+
+err_t views_learn(struct control *c, const struct session *s, uint16_t port, uint8_t protocol)
+{
+    char key[330], own[330];
+    if (protocol >= PROTOCOLS || port == 0)
+        return ERR_OF(BAD_REQUEST);
+    if (views_learned(c, s->ns, s->workload, port) == protocol)
+        return OK;
+    const struct mesh_learned row = {.ns = slice_str(s->ns),
+                                     .workload = slice_str(s->workload),
+                                     .port = port,
+                                     .protocol = protocol};
+    TRY(control_begin(c, slice_str(s->name), SLICE_LIT("learned")));
+    err_t e = mesh_put_learned(c->mesh, &row);
+    if (e != OK) {
+        mesh_rollback(c->mesh);
+        return e;
+    }
+    TRY(control_commit(c));
+    learned_key(key, s->ns, s->workload, port);
+    (void)learned_put(c, key, protocol);
+    for (unsigned i = 0; i < s->n_serves; i++)
+        if (s->serves[i].port == port)
+            topics_mark_text(c, s->serves[i].service);
+    (void)snprintf(own, sizeof own, "pod/%s", s->name);
+    topics_mark(c, own);
+    topics_settle(c);
+    return OK;
+}
+
+static void load_learned(void *arg, const struct mesh_learned *row)
+{
+    char ns[64], workload[254], key[330];
+    if (!slice_to_cstr(row->ns, ns, sizeof ns) ||
+        !slice_to_cstr(row->workload, workload, sizeof workload))
+        return;
+    learned_key(key, ns, workload, row->port);
+    (void)learned_put(arg, key, row->protocol);
+}
+
+err_t views_load(struct control *c)
+{
+    return mesh_each_learned(c->mesh, load_learned, c);
+}
+
+void views_free(struct control *c)
+{
+    struct learned_port *l, *next;
+    HASH_ITER (hh, c->learned, l, next) {
+        HASH_DEL(c->learned, l);
+        free(l);
+    }
+}
+
+/* ---- backends ---- */
+
+static const struct service_port *port_of(const struct service *service, uint16_t port)
+{
+    for (size_t i = 0; i < service->n_ports; i++)
+        if (service->ports[i].port == port)
+            return &service->ports[i];
+    return NULL;
+}
+
+/* Does this served port stand behind the service's port? */
+static bool serves_port(const struct served_port *served, const char *name,
+                        const struct service_port *port)
+{
+    if (strcmp(served->service, name) != 0)
+        return false;
+    return served->port == port->port || (port->target_port != 0 && served->port == port->target_port);
+}
+
+static struct wire_endpoint endpoint_of(const struct session *s, uint16_t port)
+{
+    bool is_meshed = s->identity[0] != '\0' && s->inbound_port != 0;
+    return (struct wire_endpoint){.ip = slice_str(s->addresses[0]),
+                                  .port = port,
+                                  .identity = slice_str(is_meshed ? s->identity : ""),
+                                  .inbound_port = is_meshed ? s->inbound_port : 0,
+                                  .pod = slice_str(s->name),
+                                  .zone = slice_str(s->zone),
+                                  .weight = 10000};
+}
+
+static size_t add_sessions(struct look *l, const char *ns, const char *name,
+                           const struct service_port *port, struct wire_endpoint *list, size_t n)
+{
+    struct session *s, *next;
+    HASH_ITER (hh, l->c->sessions, s, next) {
+        if (!s->is_serving || s->n_addresses == 0 || strcmp(s->ns, ns) != 0)
+            continue;
+        for (unsigned i = 0; i < s->n_serves && n < l->endpoints_max; i++)
+            if (serves_port(&s->serves[i], name, port))
+                list[n++] = endpoint_of(s, s->serves[i].port);
+    }
+    return n;
+}
+
+/* The slice's port for a service's port: same name, or the only one. */
+static uint16_t slice_port(const struct endpoint_slice *slice, const struct service_port *port)
+{
+    for (size_t i = 0; i < slice->n_ports; i++)
+        if (slice_is(slice->ports[i].name, port->name))
+            return slice->ports[i].port;
+    return slice->n_ports == 1 ? slice->ports[0].port : 0;
+}
+
+static bool is_known(const struct wire_endpoint *list, size_t n, slice_t ip, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i].port == port && slice_is(list[i].ip, ip))
+            return true;
+    return false;
+}
+
+static size_t add_slices(struct look *l, const char *ns, const char *name,
+                         const struct service_port *port, struct wire_endpoint *list, size_t n)
+{
+    struct object *o, *next;
+    HASH_ITER (hh, l->c->objects, o, next) {
+        if (o->parsed->kind != RESOURCE_ENDPOINT_SLICE || strcmp(o->ns, ns) != 0 ||
+            !slice_is_str(o->parsed->endpoint_slice.service, name))
+            continue;
+        const struct endpoint_slice *slice = &o->parsed->endpoint_slice;
+        uint16_t to = slice_port(slice, port);
+        for (size_t i = 0; to != 0 && i < slice->n_endpoints && n < l->endpoints_max; i++) {
+            const struct slice_endpoint *e = &slice->endpoints[i];
+            /* A meshed pod's own session knows more about it than the slice. */
+            if (e->is_ready && !is_known(list, n, e->address, to))
+                list[n++] = (struct wire_endpoint){
+                    .ip = e->address, .port = to, .zone = e->zone, .weight = 10000};
+        }
+    }
+    return n;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct wire_endpoint *x = a, *y = b;
+    int c = x->ip.n != y->ip.n ? (x->ip.n < y->ip.n ? -1 : 1) : memcmp(x->ip.p, y->ip.p, x->ip.n);
+    return c != 0 ? c : (int)x->port - (int)y->port;
+}
+
+static uint8_t learned_of(struct look *l, const char *ns, const char *name,
+                          const struct service_port *port)
+{
+    struct session *s, *next;
+    uint8_t found = PROTOCOL_DETECT;
+    HASH_ITER (hh, l->c->sessions, s, next)
+        for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
+            if (strcmp(s->ns, ns) == 0 && serves_port(&s->serves[i], name, port))
+                found = s->serves[i].protocol != PROTOCOL_DETECT
+                            ? s->serves[i].protocol
+                            : views_learned(l->c, s->ns, s->workload, s->serves[i].port);
+    return found;
+}
+
+static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
+                   struct destination_backend *out)
+{
+    struct look *l = arg;
+    char ns[64], text[254];
+    *out = (struct destination_backend){0};
+    if (!slice_to_cstr(namespace, ns, sizeof ns) || !slice_to_cstr(name, text, sizeof text))
+        return;
+    const struct object *o = objects_find(l->c, "Service", ns, text);
+    const struct service_port *p = o != NULL ? port_of(&o->parsed->service, port) : NULL;
+    struct wire_endpoint *list =
+        p != NULL ? arena_alloc(&l->arena, l->endpoints_max * sizeof *list) : NULL;
+    if (list == NULL)
+        return;
+    size_t n = add_sessions(l, ns, text, p, list, 0);
+    n = add_slices(l, ns, text, p, list, n);
+    /* In a stable order, so that equal views have equal bytes. */
+    if (n > 1)
+        qsort(list, n, sizeof *list, by_address);
+    *out = (struct destination_backend){
+        .exists = true,
+        .protocol = p->protocol != PROTOCOL_DETECT ? p->protocol : learned_of(l, ns, text, p),
+        .endpoints = list,
+        .n_endpoints = n};
+}
+
+/* ---- destinations ---- */
+
+static err_t build_service(struct look *l, slice_t target, const struct object *o, uint16_t port,
+                           slice_t client, struct wire_destination *out)
+{
+    const struct service_port *p = port_of(&o->parsed->service, port);
+    size_t n = 0;
+    struct object *each, *next;
+    if (p == NULL)
+        return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
+    const struct resource **routes =
+        arena_alloc(&l->arena, (HASH_COUNT(l->c->objects) + 1) * sizeof *routes);
+    if (routes == NULL)
+        return ERR_OF(NOMEM);
+    HASH_ITER (hh, l->c->objects, each, next)
+        if (each->parsed->kind == RESOURCE_HTTP_ROUTE)
+            routes[n++] = each->parsed;
+    const struct destination_input in = {.target = target,
+                                         .service = o->parsed,
+                                         .port = port,
+                                         .learned_protocol = learned_of(l, o->ns, o->name, p),
+                                         .client_namespace = client,
+                                         .routes = routes,
+                                         .n_routes = n,
+                                         .lookup = lookup,
+                                         .arg = l};
+    return destination_build(&in, &l->arena, out);
+}
+
+static err_t build_address(struct look *l, slice_t target, const struct name_target *t,
+                           struct wire_destination *out)
+{
+    struct session *s, *next;
+    HASH_ITER (hh, l->c->sessions, s, next)
+        for (unsigned a = 0; a < s->n_addresses; a++) {
+            if (strcmp(s->addresses[a], t->host) != 0)
+                continue;
+            struct wire_endpoint e = endpoint_of(s, t->port);
+            uint8_t protocol = views_learned(l->c, s->ns, s->workload, t->port);
+            e.ip = slice_str(s->addresses[a]);
+            for (unsigned i = 0; i < s->n_serves; i++)
+                if (s->serves[i].port == t->port && s->serves[i].protocol != PROTOCOL_DETECT)
+                    protocol = s->serves[i].protocol;
+            return destination_of_address(target, &e, protocol, &l->arena, out);
+        }
+    return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
+}
+
+static err_t build(struct look *l, slice_t client, slice_t target, struct wire_destination *out)
+{
+    struct name_target t;
+    const struct object *o = NULL;
+    TRY(name_target_parse(target, client, 0, &t));
+    if (t.kind == NAME_TARGET_SERVICE) {
+        o = objects_find(l->c, "Service", t.namespace, t.name);
+    } else if (t.kind == NAME_TARGET_IP) {
+        const struct service_entry *s = services_by_address(l->c, t.host);
+        if (s != NULL && !s->is_staged) {
+            char key[400];
+            (void)snprintf(key, sizeof key, "Service/%s", s->name);
+            HASH_FIND_STR(l->c->objects, key, o);
+        }
+    }
+    if (o != NULL)
+        return build_service(l, target, o, t.port, client, out);
+    return build_address(l, target, &t, out);
+}
+
+static err_t compute_destination(struct control *c, slice_t rest, struct buf *out)
+{
+    const uint8_t *slash = memchr(rest.p, '/', rest.n);
+    if (slash == NULL)
+        return ERR_OF(BAD_TOPIC);
+    slice_t client = slice(rest.p, (size_t)(slash - rest.p));
+    slice_t target = slice_skip(rest, client.n + 1);
+    err_t e = ERR_OF(TOO_BIG);
+    /* A view too large for one message keeps a part of its endpoints rather than none. */
+    for (unsigned max = ENDPOINTS_MAX; max >= 64; max /= 2) {
+        struct look l = {.c = c, .endpoints_max = max};
+        struct wire_destination d = {0};
+        size_t before = buf_len(out);
+        arena_init(&l.arena, ARENA_MAX);
+        e = build(&l, client, target, &d);
+        bool is_too_big = false;
+        if (e == OK) {
+            e = WIRE_ENCODE(destination, &d, out);
+            is_too_big = e != OK || buf_len(out) - before > PAYLOAD_MAX;
+        }
+        arena_done(&l.arena);
+        if (!is_too_big)
+            return e;
+        if (e == OK) {
+            buf_done(out); /* begin again: nothing else is in it */
+            e = ERR_OF(TOO_BIG);
+        }
+    }
+    return e;
+}
+
+/* ---- the other topics ---- */
+
+static uint8_t port_protocol(struct control *c, const struct session *s,
+                             const struct served_port *served)
+{
+    const struct object *o = objects_find(c, "Service", s->ns, served->service);
+    for (size_t i = 0; o != NULL && i < o->parsed->service.n_ports; i++) {
+        const struct service_port *p = &o->parsed->service.ports[i];
+        if (serves_port(served, served->service, p) && p->protocol != PROTOCOL_DETECT)
+            return p->protocol;
+    }
+    return served->protocol != PROTOCOL_DETECT ? served->protocol
+                                               : views_learned(c, s->ns, s->workload, served->port);
+}
+
+static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
+{
+    struct wire_served list[CONTROL_MAX_SERVED];
+    struct wire_ports ports = {.ports = list};
+    struct session *s = NULL;
+    HASH_FIND(hh, c->sessions, name.p, name.n, s);
+    for (unsigned i = 0; s != NULL && i < s->n_serves; i++)
+        list[ports.n_ports++] =
+            (struct wire_served){.service = slice_str(s->serves[i].service),
+                                 .port = s->serves[i].port,
+                                 .protocol = port_protocol(c, s, &s->serves[i])};
+    return WIRE_ENCODE(ports, &ports, out);
+}
+
+err_t views_compute(struct control *c, slice_t topic, struct buf *out)
+{
+    if (slice_is_str(topic, "trust")) {
+        const struct wire_trust trust = {.anchors = slice(c->anchors, c->n_anchors)};
+        return WIRE_ENCODE(trust, &trust, out);
+    }
+    if (slice_starts(topic, SLICE_LIT("pod/")))
+        return compute_ports(c, slice_skip(topic, 4), out);
+    if (slice_starts(topic, SLICE_LIT("dst/")))
+        return compute_destination(c, slice_skip(topic, 4), out);
+    return ERR_OF(BAD_TOPIC);
+}

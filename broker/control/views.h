@@ -1,0 +1,26 @@
+/* What topics say: computed from the resources and sessions in memory by the model's functions.
+ *
+ *   dst/NS/TARGET   what a pod of namespace NS finds behind TARGET (payload: destination, id and revision 0).
+ *                   The namespace is a part because routes of the client's namespace take precedence.
+ *   trust           the trust anchors (payload: trust, revision 0)
+ *   pod/NS/POD      what the pod's own ports speak (payload: ports)
+ */
+#ifndef CONTROL_VIEWS_H
+#define CONTROL_VIEWS_H
+
+#include "broker/control/control.h"
+
+/* Whether this session may watch a topic of this name. */
+bool views_may_watch(const struct session *s, slice_t topic);
+
+/* Appends the payload. Errors: wire's and model's limits, NOMEM. */
+MUST_USE err_t views_compute(struct control *c, slice_t topic, struct buf *out);
+
+/* A port's protocol as seen (0: nothing learned). */
+uint8_t views_learned(struct control *c, const char *ns, const char *workload, uint16_t port);
+MUST_USE err_t views_learn(struct control *c, const struct session *s, uint16_t port,
+                           uint8_t protocol);
+MUST_USE err_t views_load(struct control *c);
+void views_free(struct control *c);
+
+#endif
