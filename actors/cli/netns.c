@@ -177,11 +177,17 @@ err_t netns_add(const struct plan *p, const char *netns, uint32_t n, bool ipv6,
 
 err_t netns_del(const char *netns, struct trouble *why)
 {
+    const char *veth[] = {"ip", "-n", netns, "link", "del", "eth0", NULL};
     const char *del[] = {"ip", "netns", "del", netns, NULL};
+    struct trouble unused;
     char path[300];
 
     netns_path(netns, path);
     if (!files_exists(path))
+        return OK;
+    /* A namespace's end takes its veth along, but some time later; this way it is gone on return. That
+     * there is none (a crash half-way) is fine. */
+    if (tool_run(veth, slice(NULL, 0), NULL, &unused) != OK && !files_exists(path))
         return OK;
     if (tool_run(del, slice(NULL, 0), NULL, why) == OK || !files_exists(path))
         return OK;

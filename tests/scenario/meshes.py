@@ -51,6 +51,15 @@ def exe_name(pid):
         return ""
 
 
+def is_alive(pid):
+    """Zombies count as gone: who reaps them is not ours to say."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def free_net():
     """A /20 of 10.216.0.0 .. 10.239.0.0 that no route of this machine touches."""
     routes = subprocess.run(["ip", "-4", "route", "show", "table", "all"], stdout=subprocess.PIPE,
@@ -98,7 +107,8 @@ class App:
     def pid(self):
         """The program's own process (not weft's, not the pod's)."""
         for pid in children(self.process.pid):
-            if not exe_name(pid).startswith("weft"):
+            name = exe_name(pid)
+            if name and not name.startswith("weft") and name not in ("ip", "nft"):
                 return pid
         return None
 
@@ -167,7 +177,7 @@ class Mesh:
         self.net = free_net()
         self.env = dict(os.environ, WEFT_RUN=self.run_dir, **(env or {}))
         self.apps = []
-        self.count = 0
+        self.count = self.files = 0
 
     # ---- the command ----
 
@@ -262,8 +272,8 @@ class Mesh:
 
     def python(self, source):
         """A file with this program that the user of the programs can read."""
-        self.count += 1
-        path = os.path.join(self.dir, "program%d.py" % self.count)
+        self.files += 1
+        path = os.path.join(self.dir, "program%d.py" % self.files)
         with open(path, "w") as f:
             f.write(source)
         os.chmod(path, 0o644)
