@@ -138,10 +138,10 @@ FILECALL(readlink)
 FILECALL(readlinkat)
 FILECALL(statfs)
 
-/* --- keys --- */
-CALL(mlock, CONFINE_KEYS)
-CALL(mlock2, CONFINE_KEYS)
-CALL(munlock, CONFINE_KEYS)
+/* --- keys; libzmq locks the keys of CURVE connections (libsodium) --- */
+CALL(mlock, CONFINE_KEYS | CONFINE_TCP_BIND | CONFINE_TCP_CONNECT)
+CALL(mlock2, CONFINE_KEYS | CONFINE_TCP_BIND | CONFINE_TCP_CONNECT)
+CALL(munlock, CONFINE_KEYS | CONFINE_TCP_BIND | CONFINE_TCP_CONNECT)
 CALL(memfd_secret, CONFINE_KEYS)
 
 #undef CALL
