@@ -1,8 +1,8 @@
 """The pairs. Each has .port (where the client connects), .start(), .stop(), .pids() (both proxies)."""
 import os
-import time
+import subprocess
 
-from . import procs
+from . import procs, weft_pods
 
 
 class Origin:
@@ -145,28 +145,25 @@ class Weft(Pair):
     def __init__(self, name, work, origin_port, pki, bin_dir):
         super().__init__(name, work, origin_port, pki)
         self.bin = os.path.abspath(bin_dir)
-        self.control = None
+        self.is_up = False
 
-    def weft(self, *args):
-        import subprocess
-        r = subprocess.run([os.path.join(self.bin, "weft"), *args, "--state", os.path.join(self.dir, "state"),
-                            "--run", os.path.join(self.dir, "run")], capture_output=True, text=True,
-                           env=procs.env(), timeout=60)
+    def weft(self, command, *args, state=False):
+        argv = [os.path.join(self.bin, "weft"), command, *args, "--run", os.path.join(self.dir, "run")]
+        if state:
+            argv += ["--state", os.path.join(self.dir, "state")]
+        r = subprocess.run(argv, capture_output=True, text=True, env=procs.env(), timeout=60)
         if r.returncode != 0:
-            raise RuntimeError(f"weft {args[0]}: {r.stderr.strip()[-300:]}")
+            raise RuntimeError(f"weft {command}: {(r.stderr or r.stdout).strip()[-300:]}")
         return r.stdout
 
     def start_both(self):
-        from . import weft_pods
         weft_pods.start(self)
 
-    def pids(self):
-        return [pid for p in self.procs if p is not self.control for pid in procs.tree(p.pid)]
-
-    def start(self):
-        self.start_both()
-        procs.wait_port(self.port)
-        time.sleep(1)
+    def stop(self):
+        super().stop()
+        if self.is_up:
+            self.is_up = False
+            self.weft("down")
 
 
 def make(name, work, origin_port, pki, bin_dir):

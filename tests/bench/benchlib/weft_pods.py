@@ -1,0 +1,63 @@
+"""Weft's pair: an embedded control plane and two pods by hand on loopback, without namespaces and redirect, as the
+other contenders run. The client's pod sends everything to the service `server`; its endpoint is the second pod."""
+import os
+import random
+import time
+
+from . import procs
+
+BROKER = "10.215.0.1"
+POD_UID = 2102
+
+
+def _pod(pair, name, serves, ports, anchors, key, **more):
+    run, state = (os.path.join(pair.dir, d, "pods", name) for d in ("run", "state"))
+    for d in (run, state):
+        os.makedirs(d, mode=0o700, exist_ok=True)
+        os.chown(d, POD_UID, POD_UID)
+    out = pair.weft("token", "--as", f"default/{name}", "--anchors")
+    token = os.path.join(state, "token")
+    pem = os.path.join(state, "anchors.pem")
+    for path, text in ((token, out.splitlines()[0]), (pem, anchors)):
+        with open(path, "w") as f:
+            f.write(text)
+        os.chmod(path, 0o600)
+        os.chown(path, POD_UID, POD_UID)
+    outbound, inbound, admin = ports
+    env = procs.env(
+        WEFT_RUN_DIR=run, WEFT_STATE_DIR=state, WEFT_POD=name, WEFT_WORKLOAD=name, WEFT_SERVICE_ACCOUNT=name,
+        WEFT_POD_IPS="127.0.0.1", WEFT_IPV6="false", WEFT_SERVES=serves, WEFT_BROKER=f"{BROKER}:8086",
+        WEFT_BROKER_UPDATES=f"{BROKER}:8087", WEFT_COLLECTOR=f"{BROKER}:8089", WEFT_BROKER_KEY=key,
+        WEFT_JOIN_TOKEN_FILE=token, WEFT_TRUST_ANCHORS_FILE=pem, WEFT_OUTBOUND_PORT=str(outbound),
+        WEFT_INBOUND_PORT=str(inbound), WEFT_ADMIN_PORT=str(admin), WEFT_UID=str(POD_UID), WEFT_GID=str(POD_UID),
+        WEFT_INCARNATION=str(random.getrandbits(62)), **more)
+    return pair.run([os.path.join(pair.bin, "weft-supervisor"), "pod"], env=env)
+
+
+def _ready(port, seconds=20):
+    import urllib.request
+    end = time.monotonic() + seconds
+    last = "no answer"
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=1):
+                return
+        except OSError as e:
+            last = str(e)
+            time.sleep(0.1)
+    raise RuntimeError(f"pod with admin port {port} is not ready: {last}")
+
+
+def start(pair):
+    for d in ("run", "state"):
+        os.makedirs(os.path.join(pair.dir, d), exist_ok=True)
+    pair.weft("up", "--bridge", "weftbench0", "--net", "10.215.0.0/16", state=True)
+    pair.is_up = True
+    lines = pair.weft("token", "--as", "default/anchors", "--anchors").splitlines()
+    key, anchors = lines[1], "\n".join(lines[2:]) + "\n"
+    ports = procs.free_ports(5)
+    _pod(pair, "server", f"server:{pair.origin}/http1", (ports[2], pair.inner, ports[0]), anchors, key)
+    _pod(pair, "client", "", (pair.port, ports[3], ports[1]), anchors, key,
+         WEFT_OUTBOUND_TARGET=f"server:{pair.origin}")
+    for admin in ports[:2]:
+        _ready(admin)
