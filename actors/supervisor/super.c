@@ -362,6 +362,8 @@ static err_t lock_run_dir(struct super *s)
         return failed("open", path);
     if (flock(s->lock, LOCK_EX | LOCK_NB) != 0) {
         log_error("start failed", "another supervisor holds %s", path);
+        (void)close(s->lock);
+        s->lock = -1; /* what is in the directory is the other's */
         return ERR_OF(OS);
     }
     return OK;

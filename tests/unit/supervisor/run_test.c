@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -147,6 +148,7 @@ static void start_supervisor(struct bench *b)
     b->supervisor = fork();
     assert_true(b->supervisor >= 0);
     if (b->supervisor == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves nothing behind */
         (void)execl(path, path, "pod", (char *)NULL);
         _exit(126);
     }
@@ -202,6 +204,8 @@ static int teardown(void **state)
     (void)snprintf(path, sizeof(path), "%s/lock", b->run);
     (void)unlink(path);
     (void)unlink(b->status);
+    (void)snprintf(path, sizeof(path), "%s.new", b->status); /* killed between write and rename */
+    (void)unlink(path);
     (void)rmdir(b->bin), (void)rmdir(b->run), (void)rmdir(b->state);
     assert_int_equal(rmdir(b->dir), 0);
     free(b);
