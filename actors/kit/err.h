@@ -43,6 +43,12 @@ typedef const struct err *err_t;
             return try_err_;                                                                       \
     } while (0)
 
+/* For a result that is ignored on purpose; the reason stands beside the call. */
+static inline void err_ignore(err_t why)
+{
+    (void)why;
+}
+
 /* The three answers of something that may have to wait. */
 enum step {
     STEP_DONE,  /* finished */

@@ -74,6 +74,7 @@ static bool may_offer(const struct conn *c)
 /* Plaintext for the owner, in one piece with what it left before. */
 static void deliver(struct conn *c, slice_t bytes)
 {
+    const void *owner = c->owner;
     size_t taken;
 
     if (buf_len(&c->kept) > 0) {
@@ -91,8 +92,14 @@ static void deliver(struct conn *c, slice_t bytes)
     }
     taken = may_offer(c) ? c->events->on_bytes(c, bytes) : 0;
     BUG_ON(taken > bytes.n);
-    if (taken < bytes.n && c->state == CONN_OPEN)
+    if (taken < bytes.n && c->state == CONN_OPEN) {
         add(c, &c->kept, slice_skip(bytes, taken));
+        if (c->owner != owner) {
+            /* It was handed over in the callback, when nothing was kept yet: the new owner sees the rest. */
+            c->wants_offer = true;
+            conn_need_work(c);
+        }
+    }
 }
 
 static void tell_eof(struct conn *c)

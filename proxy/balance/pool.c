@@ -1,0 +1,346 @@
+/* Pools: connections to an endpoint that requests are lent slots of.
+ *
+ * HTTP/1: a connection carries one request; idle ones are kept in a stack (the last used is the least likely
+ * to have been closed by the peer) and go after pool_idle_ms. HTTP/2: few connections carry many; one
+ * more is dialled while slots are short, up to BALANCE_MUX_MAX.
+ *
+ *   (dialled) -> busy <-> idle (HTTP/1)  |  mux (HTTP/2)  -> retired -> gone
+ */
+#include "proxy/balance/balance_priv.h"
+
+#include "kit/clock.h"
+#include "kit/log.h"
+#include "proxy/net/conn.h"
+
+#include <stdlib.h>
+
+struct pool_dial { /* a dial on behalf of whoever waits */
+    struct endpoint *ep;
+    enum pool_kind kind;
+    struct dial *dial;
+};
+
+enum session_protocol pool_session(enum pool_kind kind)
+{
+    return kind == POOL_HTTP2 ? SESSION_HTTP2 : SESSION_HTTP1;
+}
+
+void pool_init(struct endpoint *ep)
+{
+    list_init(&ep->idle);
+    list_init(&ep->busy);
+    list_init(&ep->mux);
+    list_init(&ep->retired);
+    for (unsigned k = 0; k < POOL_KINDS; k++)
+        list_init(&ep->waiting[k]);
+}
+
+bool pool_is_empty(const struct endpoint *ep)
+{
+    return list_is_empty(&ep->idle) && list_is_empty(&ep->busy) && list_is_empty(&ep->mux) &&
+           list_is_empty(&ep->retired) && ep->n_dialing[POOL_HTTP1] == 0 && ep->n_dialing[POOL_HTTP2] == 0;
+}
+
+/* ---- membership ---- */
+
+static void pooled_unlink(struct pooled *p)
+{
+    if (!list_is_empty(&p->age)) {
+        list_del(&p->age);
+        p->ep->n_idle--;
+    }
+    list_del(&p->node);
+}
+
+static void pooled_to_idle(struct pooled *p)
+{
+    pooled_unlink(p);
+    p->idle_since_ms = clock_now_ms();
+    list_push_front(&p->ep->idle, &p->node);
+    list_push(&p->ep->balance->idle_by_age, &p->age);
+    p->ep->n_idle++;
+}
+
+static void pooled_to_busy(struct pooled *p)
+{
+    pooled_unlink(p);
+    list_push(&p->ep->busy, &p->node);
+}
+
+static void pooled_to_retired(struct pooled *p)
+{
+    if (p->is_retired)
+        return;
+    p->is_retired = true;
+    pooled_unlink(p);
+    if (p->kind == POOL_HTTP2)
+        p->ep->n_mux--;
+    list_push(&p->ep->retired, &p->node);
+}
+
+/* ---- who waits ---- */
+
+static void serve_waiting(struct pooled *p)
+{
+    struct endpoint *ep = p->ep;
+    struct list *waiting = &ep->waiting[p->kind];
+
+    while (!p->is_retired && !list_is_empty(waiting) && http_back_free_slots(p->back) > 0) {
+        struct lend *l = CONTAINER_OF(waiting->next, struct lend, node);
+
+        lend_cancel(l); /* out of the queue; the endpoint is kept by whoever lends */
+        if (p->kind == POOL_HTTP1)
+            pooled_to_busy(p);
+        l->done(l, p->back, NULL);
+    }
+}
+
+/* A dial has failed: those for whom no other is under way hear of it. On HTTP/2 any connection will do, so
+ * they go on waiting while there is one. */
+static void pool_fail_waiting(struct endpoint *ep, enum pool_kind kind, const struct lend_failure *why)
+{
+    unsigned n = ep->n_waiting[kind] - (ep->n_dialing[kind] < ep->n_waiting[kind] ? ep->n_dialing[kind] : ep->n_waiting[kind]);
+    struct list failed, *node;
+
+    if (kind == POOL_HTTP2)
+        n = ep->n_dialing[kind] == 0 && list_is_empty(&ep->mux) ? ep->n_waiting[kind] : 0;
+    list_init(&failed);
+    while (n-- > 0 && (node = list_pop(&ep->waiting[kind])) != NULL)
+        list_push(&failed, node);
+    while (!list_is_empty(&failed)) {
+        struct lend *l = CONTAINER_OF(failed.next, struct lend, node);
+
+        lend_cancel(l);
+        l->done(l, NULL, why);
+    }
+}
+
+void lend_cancel(struct lend *l)
+{
+    if (l->endpoint == NULL)
+        return;
+    list_del(&l->node);
+    l->endpoint->n_waiting[l->kind]--;
+    l->endpoint = NULL;
+}
+
+/* ---- events of the codecs ---- */
+
+static void on_back_ready(void *arg, struct http_back *back)
+{
+    struct pooled *p = arg;
+    struct endpoint *ep = p->ep;
+
+    if (p->is_retired || back != p->back || http_back_free_slots(back) == 0)
+        return;
+    serve_waiting(p);
+    if (p->kind == POOL_HTTP1 && !p->is_retired && http_back_free_slots(back) > 0) {
+        if (ep->n_idle >= BALANCE_IDLE_MAX)
+            http_back_retire(back, CLOSE_POOL_IDLE);
+        else if (list_is_empty(&p->age))
+            pooled_to_idle(p);
+    }
+}
+
+static void on_back_retired(void *arg, struct http_back *back)
+{
+    (void)back;
+    pooled_to_retired(arg);
+}
+
+static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
+
+static void on_back_closed(void *arg, struct http_back *back, int why)
+{
+    struct pooled *p = arg;
+    struct endpoint *ep = p->ep;
+
+    (void)back, (void)why;
+    pooled_to_retired(p);
+    list_del(&p->node);
+    free(p);
+    /* Who waited for a slot of it needs another connection. */
+    pool_dial_more(ep, POOL_HTTP2);
+    endpoint_check(ep);
+}
+
+/* ---- making connections ---- */
+
+bool pool_adopt(struct endpoint *ep, enum pool_kind kind, struct conn *c)
+{
+    struct pooled *p = calloc(1, sizeof(*p));
+    struct http_back_conf conf = {.limits = ep->balance->conf.limits, .on_ready = on_back_ready,
+                                  .on_retired = on_back_retired, .on_closed = on_back_closed, .arg = p};
+    err_t why;
+
+    if (p == NULL) {
+        conn_own(c, NULL, NULL);
+        conn_close(c, CLOSE_LIMIT);
+        return false;
+    }
+    p->ep = ep;
+    p->kind = kind;
+    list_init(&p->node);
+    list_init(&p->age);
+    why = kind == POOL_HTTP2 ? http2_client_start(c, &conf, &p->back) : http1_client_start(c, &conf, &p->back);
+    if (why != OK) {
+        conn_own(c, NULL, NULL);
+        conn_close(c, CLOSE_LIMIT);
+        free(p);
+        return false;
+    }
+    if (kind == POOL_HTTP2) {
+        list_push(&ep->mux, &p->node);
+        ep->n_mux++;
+    } else {
+        list_push(&ep->busy, &p->node);
+    }
+    on_back_ready(p, p->back);
+    return true;
+}
+
+void endpoint_donate(struct endpoint *ep, enum pool_kind kind, struct conn *c)
+{
+    (void)pool_adopt(ep, kind, c); /* failure has closed it: nobody waits for it */
+}
+
+static void on_dialled(void *arg, const struct dial_result *r)
+{
+    struct pool_dial *pd = arg;
+    struct endpoint *ep = pd->ep;
+    enum pool_kind kind = pd->kind;
+
+    free(pd);
+    endpoint_ref(ep); /* callbacks below may drop the last reference */
+    ep->n_dialing[kind]--;
+    if (r->conn == NULL) {
+        struct lend_failure why = {.is_tls = r->is_tls, .is_timeout = r->is_timeout, .is_local = r->is_local,
+                                   .code = r->code};
+
+        pool_fail_waiting(ep, kind, &why);
+    } else if (!pool_adopt(ep, kind, r->conn)) {
+        struct lend_failure why = {.is_local = true, .code = "LIMIT"};
+
+        pool_fail_waiting(ep, kind, &why);
+    }
+    endpoint_unref(&ep);
+}
+
+static bool pool_dial(struct endpoint *ep, enum pool_kind kind)
+{
+    struct pool_dial *pd = calloc(1, sizeof(*pd));
+
+    if (pd == NULL)
+        return false;
+    pd->ep = ep;
+    pd->kind = kind;
+    if (dial_start(ep, pool_session(kind), on_dialled, pd, &pd->dial) != OK) {
+        free(pd);
+        return false;
+    }
+    ep->n_dialing[kind]++;
+    return true;
+}
+
+static void pool_dial_more(struct endpoint *ep, enum pool_kind kind)
+{
+    if (ep->n_waiting[kind] == 0)
+        return;
+    if (kind == POOL_HTTP1) {
+        if (ep->n_dialing[kind] < ep->n_waiting[kind])
+            (void)pool_dial(ep, kind); /* out of memory: the waiting ones have their own limit of time */
+    } else if (ep->n_dialing[kind] == 0 && ep->n_mux < BALANCE_MUX_MAX) {
+        (void)pool_dial(ep, kind);
+    }
+}
+
+/* ---- lending ---- */
+
+static struct http_back *lend_idle(struct endpoint *ep)
+{
+    while (!list_is_empty(&ep->idle)) {
+        struct pooled *p = CONTAINER_OF(ep->idle.next, struct pooled, node);
+
+        pooled_to_busy(p);
+        if (http_back_free_slots(p->back) > 0)
+            return p->back;
+    }
+    return NULL;
+}
+
+/* The connection with the fewest requests that has a slot. */
+static struct http_back *lend_mux(struct endpoint *ep)
+{
+    struct http_back *best = NULL;
+    unsigned fewest = 0;
+
+    LIST_EACH(it, &ep->mux) {
+        struct pooled *p = CONTAINER_OF(it, struct pooled, node);
+        unsigned running = http_back_running(p->back);
+
+        if (http_back_free_slots(p->back) > 0 && (best == NULL || running < fewest)) {
+            best = p->back;
+            fewest = running;
+        }
+    }
+    return best;
+}
+
+enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l, struct http_back **out)
+{
+    struct http_back *back = kind == POOL_HTTP1 ? lend_idle(ep) : lend_mux(ep);
+
+    ep->last_kind = kind;
+    if (back != NULL) {
+        *out = back;
+        return STEP_DONE;
+    }
+    l->endpoint = ep;
+    l->kind = kind;
+    list_push(&ep->waiting[kind], &l->node);
+    ep->n_waiting[kind]++;
+    pool_dial_more(ep, kind);
+    if (ep->n_dialing[kind] == 0 && (kind == POOL_HTTP1 || list_is_empty(&ep->mux))) {
+        lend_cancel(l);
+        return STEP_FAILED;
+    }
+    return STEP_LATER;
+}
+
+/* ---- the end of connections ---- */
+
+static void retire_list(struct list *l, int why)
+{
+    struct list all, *node;
+
+    list_init(&all);
+    while ((node = list_pop(l)) != NULL)
+        list_push(&all, node);
+    while (!list_is_empty(&all)) {
+        struct pooled *p = CONTAINER_OF(all.next, struct pooled, node);
+
+        pooled_to_retired(p);
+        http_back_retire(p->back, why); /* may free p */
+    }
+}
+
+void pool_retire_all(struct endpoint *ep, int why)
+{
+    retire_list(&ep->idle, why);
+    retire_list(&ep->busy, why);
+    retire_list(&ep->mux, why);
+}
+
+void pool_sweep(struct balance *b)
+{
+    uint64_t now = clock_now_ms();
+
+    while (!list_is_empty(&b->idle_by_age)) {
+        struct pooled *p = CONTAINER_OF(b->idle_by_age.next, struct pooled, age);
+
+        if (now - p->idle_since_ms < b->conf.pool_idle_ms)
+            return;
+        pooled_to_retired(p);
+        http_back_retire(p->back, CLOSE_POOL_IDLE);
+    }
+}

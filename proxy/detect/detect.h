@@ -1,0 +1,47 @@
+/* Watches the first bytes of a connection until it is known what it speaks.
+ *
+ *   WATCHING --first bytes decide--> SETTLED
+ *   WATCHING --settings.detect_timeout, half-close after some bytes--> SETTLED (opaque)
+ *   WATCHING --detect_settle (the server spoke first, the view knows)--> SETTLED
+ *
+ * Nothing is taken from the conn: whoever owns it next is offered all bytes from the first. */
+#ifndef PROXY_DETECT_DETECT_H
+#define PROXY_DETECT_DETECT_H
+
+#include "kit/timer.h"
+#include "proxy/detect/look.h"
+
+struct conn;
+
+struct detect_conf {
+    struct event_base *base;
+    uint64_t timeout_ms;
+    bool wants_sni; /* on TLS, wait for the whole ClientHello and tell its server name */
+};
+
+struct detect_result {
+    enum look look;    /* never LOOK_MORE */
+    slice_t sni;       /* TLS and wants_sni; valid during the call */
+    bool is_timeout;
+    bool is_gone;      /* the peer closed before it said anything; the conn is to be closed */
+};
+
+struct detect {
+    struct conn *conn; /* lent while WATCHING */
+    struct detect_conf conf;
+    struct timer timer;
+    void (*done)(void *arg, const struct detect_result *r);
+    /* The conn closed by itself meanwhile: the conn must not be used any more. */
+    void (*closed)(void *arg);
+    void *arg;
+};
+
+/* Owns the conn from now on. `done` or `closed` comes once, from the loop, never before this returns. After
+ * `done` the conn has no owner: give it one, or close it. */
+void detect_start(struct detect *d, struct conn *c, const struct detect_conf *conf,
+                  void (*done)(void *arg, const struct detect_result *r), void (*closed)(void *arg), void *arg);
+
+/* Stops watching without a result; the conn has no owner then. Fine when it is settled already. */
+void detect_stop(struct detect *d);
+
+#endif

@@ -1,0 +1,174 @@
+#include "proxy/detect/look.h"
+
+#define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+static bool is_token_byte(uint8_t b)
+{
+    static const char others[] = "!#$%&'*+-.^_`|~";
+
+    if ((b >= '0' && b <= '9') || (b >= 'A' && b <= 'Z') || (b >= 'a' && b <= 'z'))
+        return true;
+    return b != 0 && strchr(others, b) != NULL;
+}
+
+static enum look look_tls(slice_t b)
+{
+    /* Handshake record 22, version 3.x, length, handshake type 1. */
+    if (b.n >= 2 && b.p[1] != 3)
+        return LOOK_OPAQUE;
+    if (b.n >= 3 && b.p[2] > 4)
+        return LOOK_OPAQUE;
+    if (b.n < 6)
+        return LOOK_MORE;
+    return b.p[5] == 1 ? LOOK_TLS : LOOK_OPAQUE;
+}
+
+/* The target behind the method's blank begins with '/' (origin form), '*' (OPTIONS), or a letter, digit or '['
+ * (absolute form, authority form of CONNECT). */
+static bool may_begin_target(uint8_t b)
+{
+    return b == '/' || b == '*' || b == '[' || (b >= '0' && b <= '9') || (b >= 'A' && b <= 'Z') ||
+           (b >= 'a' && b <= 'z');
+}
+
+/* A complete line: ends with " HTTP/" and a digit before what remains of the version. */
+static bool is_request_line(slice_t line)
+{
+    static const char mark[] = " HTTP/";
+    const size_t n = sizeof(mark) - 1;
+
+    if (line.n > 0 && line.p[line.n - 1] == '\r')
+        line.n--;
+    for (size_t i = line.n; i > n; i--)
+        if (memcmp(line.p + i - n - 1, mark, n) == 0)
+            return line.p[i - 1] >= '0' && line.p[i - 1] <= '9';
+    return false;
+}
+
+static enum look look_http1(slice_t b)
+{
+    const uint8_t *end;
+    size_t i = 0;
+
+    while (i < b.n && i <= LOOK_METHOD_MAX && is_token_byte(b.p[i]))
+        i++;
+    if (i > LOOK_METHOD_MAX || i == 0)
+        return LOOK_OPAQUE;
+    if (i == b.n)
+        return LOOK_MORE;
+    if (b.p[i] != ' ')
+        return LOOK_OPAQUE;
+    if (++i == b.n)
+        return LOOK_MORE;
+    if (!may_begin_target(b.p[i]))
+        return LOOK_OPAQUE;
+    end = memchr(b.p + i, '\n', b.n - i);
+    if (end != NULL)
+        return is_request_line(slice(b.p, (size_t)(end - b.p))) ? LOOK_HTTP1 : LOOK_OPAQUE;
+    return b.n > LOOK_LINE_MAX ? LOOK_HTTP1 : LOOK_MORE;
+}
+
+enum look look_at(slice_t b)
+{
+    const size_t preface_n = sizeof(PREFACE) - 1;
+    size_t n = b.n < preface_n ? b.n : preface_n;
+
+    if (b.n == 0)
+        return LOOK_MORE;
+    if (b.p[0] == 0x16)
+        return look_tls(b);
+    if (memcmp(b.p, PREFACE, n) == 0)
+        return n == preface_n ? LOOK_HTTP2 : LOOK_MORE;
+    /* "PRI * HTTP/2.0" and something else behind it is not HTTP/1 either. */
+    if (n > 14 && memcmp(b.p, PREFACE, 14) == 0)
+        return LOOK_OPAQUE;
+    return look_http1(b);
+}
+
+/* ---- ClientHello (RFC 8446 4.1.2) ---- */
+
+static bool take(slice_t *s, size_t n, slice_t *out)
+{
+    if (s->n < n)
+        return false;
+    *out = slice(s->p, n);
+    *s = slice_skip(*s, n);
+    return true;
+}
+
+/* A vector whose length takes `width` bytes. */
+static bool take_vector(slice_t *s, unsigned width, slice_t *out)
+{
+    slice_t len;
+    size_t n = 0;
+
+    if (!take(s, width, &len))
+        return false;
+    for (unsigned i = 0; i < width; i++)
+        n = n << 8 | len.p[i];
+    return take(s, n, out);
+}
+
+static bool find_server_name(slice_t extensions, slice_t *sni)
+{
+    while (extensions.n > 0) {
+        slice_t type, body, list, kind, name;
+
+        if (!take(&extensions, 2, &type) || !take_vector(&extensions, 2, &body))
+            return false;
+        if (type.p[0] != 0 || type.p[1] != 0)
+            continue;
+        if (!take_vector(&body, 2, &list) || !take(&list, 1, &kind) || !take_vector(&list, 2, &name))
+            return false;
+        if (kind.p[0] == 0)
+            *sni = name;
+        return true;
+    }
+    return true;
+}
+
+static enum step read_hello(slice_t hello, slice_t *sni)
+{
+    slice_t skip, extensions;
+
+    *sni = SLICE_LIT("");
+    if (!take(&hello, 2 + 32, &skip) || !take_vector(&hello, 1, &skip) || !take_vector(&hello, 2, &skip) ||
+        !take_vector(&hello, 1, &skip))
+        return STEP_FAILED;
+    if (hello.n == 0)
+        return STEP_DONE; /* no extensions */
+    if (!take_vector(&hello, 2, &extensions) || !find_server_name(extensions, sni))
+        return STEP_FAILED;
+    return STEP_DONE;
+}
+
+enum step look_sni(slice_t b, uint8_t *room, slice_t *sni)
+{
+    size_t have = 0;
+
+    for (;;) {
+        size_t n, want;
+
+        if (b.n < 5)
+            return b.n == 0 || b.p[0] == 0x16 ? STEP_LATER : STEP_FAILED;
+        n = (size_t)b.p[3] << 8 | b.p[4];
+        if (b.p[0] != 0x16 || n == 0 || n > 16384)
+            return STEP_FAILED;
+        if (n > b.n - 5)
+            n = b.n - 5;
+        if (have + n > LOOK_HELLO_MAX)
+            return STEP_FAILED;
+        memcpy(room + have, b.p + 5, n);
+        have += n;
+        if (have >= 4) {
+            want = (size_t)room[1] << 16 | (size_t)room[2] << 8 | room[3];
+            if (room[0] != 1 || want + 4 > LOOK_HELLO_MAX)
+                return STEP_FAILED;
+            if (have >= want + 4)
+                return read_hello(slice(room + 4, want), sni);
+        }
+        if (n < ((size_t)b.p[3] << 8 | b.p[4]))
+            return STEP_LATER;
+        b = slice_skip(b, 5 + n);
+    }
+}

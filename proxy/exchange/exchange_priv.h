@@ -1,0 +1,190 @@
+/* The exchange, shared by the files of this room.
+ *
+ *   AUTHORISE -> ROUTE -> BALANCE -> LEND -> RELAY -> (settled)
+ *                            ^         |        |
+ *                            |   failed, failed before the answer began
+ *                            |         v        v
+ *                            '-- PAUSE <-go-- ASK --stop, no verdict--> answered by the mesh (settled)
+ *
+ *   AUTHORISE  the head is here; what belongs to the mesh is taken from it          (steps.c)
+ *   ROUTE      a rule was found, its filters were applied                           (steps.c)
+ *   BALANCE    a backend and an endpoint are chosen, or waited for                  (steps.c)
+ *   LEND       a connection with a free slot is there, or waited for                (steps.c)
+ *   RELAY      the back stream is open; bodies flow by credit in both directions    (relay.c)
+ *   ASK        an attempt failed; weft-retry was asked                              (again.c)
+ *   PAUSE      it said go; the backoff runs                                         (again.c)
+ *
+ * Always true: fs != NULL until the front stream had its last event or was released; bs != NULL only in
+ * RELAY (and in ASK, when a response is held); endpoint != NULL in LEND, RELAY, and ASK with bs;
+ * resp_started: a byte of the final response's head was given to the front: no other attempt any more.
+ * exchange_enter is the only writer of `state`; exchange_end the only way out. */
+#ifndef PROXY_EXCHANGE_EXCHANGE_PRIV_H
+#define PROXY_EXCHANGE_EXCHANGE_PRIV_H
+
+#include "model/code.h"
+#include "model/route.h"
+#include "proxy/answer/answer.h"
+#include "proxy/balance/balance.h"
+#include "proxy/discover/discover.h"
+#include "proxy/exchange/ask.h"
+#include "proxy/exchange/exchange.h"
+#include "proxy/front.h"
+
+#define EXCHANGE_ARENA_MAX   (512 * 1024)
+#define EXCHANGE_PICKS_MAX   4    /* endpoints tried because connecting failed, before it counts as a failed attempt */
+#define EXCHANGE_FREE_MAX    1024 /* kept for the next requests */
+#define EXCHANGE_INBOUND_REPLAY (64 * 1024) /* inbound: only the race with an idle connection is repeated */
+
+enum exchange_state {
+    EXCHANGE_AUTHORISE,
+    EXCHANGE_ROUTE,
+    EXCHANGE_BALANCE,
+    EXCHANGE_LEND,
+    EXCHANGE_RELAY,
+    EXCHANGE_ASK,
+    EXCHANGE_PAUSE,
+    EXCHANGE_STATES
+};
+
+enum next { NEXT, WAIT, END }; /* go on; an event will; the exchange is gone */
+
+enum cause { CAUSE_CONNECT, CAUSE_RESET, CAUSE_STATUS, CAUSE_PER_TRY, CAUSE_REFUSED, CAUSE_TLS }; /* as on the wire */
+
+struct exchange {
+    struct list node; /* worker->free_exchanges */
+    struct arena arena;    /* of the attempt: response head, copies of the request head */
+    struct buf body;       /* request content: kept for a replay, or not sent yet */
+    struct buf held_body;  /* content of a held response */
+    struct timer timer;
+    bool timer_is_on;
+    /* Everything below is zero at the beginning of an exchange. */
+    enum exchange_state state;
+    struct worker *worker;
+    struct front *front;
+    struct stream *fs, *bs;
+    struct head *req;      /* in fs->arena */
+    uint64_t begun_us;
+
+    /* route */
+    struct destination *dest; /* counted; outbound */
+    const struct wire_rule *rule; /* in dest; NULL: inbound */
+    const struct wire_match *match;
+    const struct wire_weighted *share;
+    struct backend *parent, *backend; /* in dest */
+    struct endpoint *endpoint;    /* a reference */
+    bool is_tunnel_wanted, is_tunnel;
+    bool has_orig_proto;   /* inbound: the request came as HTTP/1 in HTTP/2 */
+    enum http_version orig_version;
+
+    /* the attempt */
+    struct pick_wait pick;
+    struct lend lend;
+    struct http_back *back;
+    unsigned attempt;      /* 1: the first that was sent */
+    unsigned picks;        /* endpoints tried for this attempt */
+    bool is_begun;         /* counted as in flight at the endpoint */
+    bool raced;            /* repeated once because an idle connection was closed under it */
+    uint64_t sent_us;      /* when the head was given to the back */
+    struct http_tally *tally;
+    bool is_tallied;       /* the attempt's request is counted and waits for its response */
+
+    /* request content */
+    bool req_ended;        /* the front has delivered all of it */
+    struct field *req_trailers;
+    size_t n_req_trailers;
+    bool keeps;            /* content is kept from the first byte for a replay */
+    size_t body_sent;      /* bytes of `body` given to this attempt's stream */
+    size_t replay_counted; /* of worker->replay_used */
+    size_t back_gone;      /* content of this attempt that has left */
+    size_t credited;       /* to the front, over all attempts */
+    const char *not_kept;  /* why a replay is not possible: counted when it matters */
+
+    /* response */
+    struct head *held;     /* a response that waits for a verdict, in `arena` */
+    bool held_ended;
+    struct field *held_trailers;
+    size_t n_held_trailers;
+    bool holds_for_grpc;   /* waits for the trailers of a gRPC answer without content */
+    bool resp_started, resp_ended, first_byte_seen;
+    bool is_success;       /* of the final answer */
+    uint16_t status;
+    int16_t grpc_status;   /* -1: none */
+    bool is_grpc;
+    uint64_t first_byte_us;
+    unsigned informational;
+
+    /* a failure that waits for a verdict */
+    struct ask ask;
+    enum code fail_code;
+    enum delivered fail_delivered;
+    char fail_details[160];
+    char hop[56];          /* the endpoint tried last, for answers */
+
+    /* limits: absolute times in ms, 0 none */
+    uint64_t request_at, attempt_at, try_at, wait_at, last_ms;
+};
+
+void exchange_enter(struct exchange *x, enum exchange_state next);
+/* Runs the steps from the present state until one waits or the exchange is gone. */
+void exchange_run(struct exchange *x);
+
+/* ---- steps.c: one function per step ---- */
+enum next step_authorise(struct exchange *x);
+enum next step_route(struct exchange *x);
+enum next step_balance(struct exchange *x);
+enum next step_lend(struct exchange *x);
+
+/* ---- edit.c: heads ---- */
+/* Takes from a head what an application may not say. */
+void edit_strip_mesh(struct head *h);
+err_t edit_apply(const struct wire_filter *f, struct head *h, struct arena *a);
+/* l5d-orig-proto: written for a peer, read from one. */
+err_t edit_write_orig_proto(struct exchange *x, struct head *h, struct arena *a);
+bool edit_read_orig_proto(struct exchange *x, struct head *h);
+slice_t edit_path_only(slice_t path); /* without the query */
+/* The final response's head for the front: mesh fields, orig-proto, filters. */
+err_t edit_response(struct exchange *x, struct head *h);
+
+/* ---- relay.c: the two streams ---- */
+extern const struct stream_events exchange_front_events;
+enum next relay_dispatch(struct exchange *x);
+/* The attempt is over: its stream is released or reset, its endpoint let go. */
+void relay_drop_back(struct exchange *x, enum stream_error why);
+/* Gives a held response to the front after all. */
+void relay_unhold(struct exchange *x);
+/* No other attempt will be made: content is not kept any more. */
+void relay_stop_keeping(struct exchange *x, const char *why);
+
+/* ---- again.c: failed attempts ---- */
+struct attempt_failure {
+    enum cause cause;
+    enum code code;
+    enum delivered delivered;
+    uint16_t status;     /* of a response, gRPC + 1000; 0 none */
+    const char *error;   /* label of the counters */
+    slice_t details;     /* copied */
+};
+/* An attempt failed before its response was passed on. Asks for another one, or answers. Returns END. */
+enum next again_or_answer(struct exchange *x, const struct attempt_failure *f);
+/* A response whose status is retryable came; it is held. */
+void again_ask_held(struct exchange *x, const struct attempt_failure *f);
+bool again_wants_status(const struct exchange *x, uint16_t status);
+bool again_wants_grpc(const struct exchange *x, uint32_t status);
+/* The wait in ASK or PAUSE is over. */
+void again_on_wait_end(struct exchange *x);
+
+/* ---- finish.c: answers of the mesh, limits, the end ---- */
+void exchange_answer(struct exchange *x, enum code code, enum delivered delivered, slice_t details);
+void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location);
+void exchange_answer_injected(struct exchange *x, uint16_t status);
+/* The response is cut after its head. */
+void exchange_cut(struct exchange *x, enum code code, const char *error);
+/* Counts the attempt's outcome. */
+void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error);
+/* Everything goes; fs is released if it is still there. */
+void exchange_end(struct exchange *x);
+void limits_arm(struct exchange *x);
+void limits_touch(struct exchange *x); /* a byte moved */
+void exchange_on_timer(void *arg);
+
+#endif

@@ -1,0 +1,584 @@
+/* The relay: events of the two streams of an exchange.
+ *
+ * Request content goes front -> (kept in `body` for a replay) -> back; credit goes back to the front when bytes
+ * have left for the server. Response content goes back -> front, never stored, unless a response is held for
+ * a verdict. */
+#include "proxy/exchange/exchange_priv.h"
+
+#include "kit/clock.h"
+#include "model/classify.h"
+#include "proxy/http/stream.h"
+
+#include <stdio.h>
+
+/* ---- request content ---- */
+
+void relay_stop_keeping(struct exchange *x, const char *why)
+{
+    if (!x->keeps)
+        return;
+    x->keeps = false;
+    x->not_kept = why;
+    x->worker->replay_used -= x->replay_counted;
+    x->replay_counted = 0;
+    /* What this attempt has been given needs no copy any more; what it has not is still to be sent. */
+    buf_consume(&x->body, x->body_sent);
+    x->body_sent = 0;
+}
+
+static bool may_keep(const struct exchange *x, size_t n)
+{
+    const struct settings *s = x->worker->settings;
+    size_t limit = x->front->direction == DIRECTION_INBOUND ? EXCHANGE_INBOUND_REPLAY : s->replay_max;
+
+    if (x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 && x->rule->retry[0].body_max != 0 &&
+        x->rule->retry[0].body_max < limit)
+        limit = x->rule->retry[0].body_max;
+    return buf_len(&x->body) + n <= limit && x->worker->replay_used + n <= s->replay_total;
+}
+
+/* Content before there is a stream to give it to, and content that may be needed again. */
+static void keep_body(struct exchange *x, slice_t bytes)
+{
+    if (x->keeps && !may_keep(x, bytes.n))
+        relay_stop_keeping(x, "TOO_LARGE");
+    if (x->keeps || x->bs == NULL) {
+        if (buf_add_slice(&x->body, bytes) != OK) {
+            relay_stop_keeping(x, "TOO_LARGE");
+            return;
+        }
+        if (x->keeps) {
+            x->worker->replay_used += bytes.n;
+            x->replay_counted += bytes.n;
+        }
+    }
+}
+
+static void on_front_head(void *arg, struct stream *s, struct head *h, bool is_end)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    x->req = h;
+    x->req_ended = is_end;
+    exchange_run(x);
+}
+
+static bool relay_check_done(struct exchange *x);
+
+static void on_front_body(void *arg, struct stream *s, slice_t bytes, bool is_end)
+{
+    struct exchange *x = arg;
+    struct stream *bs = x->state == EXCHANGE_RELAY || x->bs != NULL ? x->bs : NULL;
+
+    (void)s;
+    limits_touch(x);
+    if (is_end)
+        x->req_ended = true;
+    if (x->is_tunnel) {
+        if (bs != NULL)
+            bs->ops->send_body(bs, bytes, is_end);
+        (void)relay_check_done(x);
+        return;
+    }
+    if (bytes.n > 0)
+        keep_body(x, bytes);
+    if (bs != NULL) {
+        if (x->keeps)
+            x->body_sent += bytes.n;
+        bs->ops->send_body(bs, bytes, is_end);
+    }
+}
+
+/* Names of the mesh in trailers are as little the application's as in heads. */
+static void strip_trailers(struct field *fields, size_t n)
+{
+    struct head h = {.fields = fields, .n_fields = n};
+
+    edit_strip_mesh(&h);
+}
+
+static void on_front_trailers(void *arg, struct stream *s, struct field *fields, size_t n)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    limits_touch(x);
+    strip_trailers(fields, n);
+    x->req_ended = true;
+    x->req_trailers = fields;
+    x->n_req_trailers = n;
+    if (x->bs != NULL)
+        x->bs->ops->send_trailers(x->bs, fields, n);
+}
+
+static void on_front_sent(void *arg, struct stream *s, size_t n)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    limits_touch(x);
+    if (x->bs != NULL)
+        x->bs->ops->credit(x->bs, n);
+}
+
+static void on_front_failed(void *arg, struct stream *s, const struct stream_failure *f)
+{
+    struct exchange *x = arg;
+
+    (void)s, (void)f;
+    x->fs = NULL;
+    exchange_tally_end(x, x->resp_started ? x->status : 0, false, "CANCEL");
+    exchange_end(x);
+}
+
+const struct stream_events exchange_front_events = {
+    .on_head = on_front_head,
+    .on_body = on_front_body,
+    .on_trailers = on_front_trailers,
+    .on_sent = on_front_sent,
+    .on_failed = on_front_failed,
+};
+
+/* ---- response ---- */
+
+static void note_first_byte(struct exchange *x)
+{
+    if (!x->first_byte_seen) {
+        x->first_byte_seen = true;
+        x->first_byte_us = clock_now_us();
+    }
+}
+
+/* The exchange is over when the response is; a tunnel when both directions are. True: x is gone. */
+static bool relay_check_done(struct exchange *x)
+{
+    struct classify_end end = {.status = x->status, .is_grpc = x->is_grpc, .has_grpc = x->grpc_status >= 0,
+                               .grpc_status = x->grpc_status >= 0 ? (uint32_t)x->grpc_status : 0};
+
+    if (!x->resp_ended || (x->is_tunnel && !x->req_ended))
+        return false;
+    note_first_byte(x);
+    x->is_success = classify_is_success(&end);
+    exchange_tally_end(x, x->status, x->is_success, "");
+    exchange_end(x);
+    return true;
+}
+
+static int16_t read_grpc_status(const struct field *fields, size_t n)
+{
+    uint32_t status;
+
+    for (size_t i = 0; i < n; i++)
+        if (fields[i].token == FIELD_GRPC_STATUS && !fields[i].is_removed)
+            return classify_parse_grpc(fields[i].value, &status) && status < GRPC_STATUSES ? (int16_t)status
+                                                                                         : GRPC_UNKNOWN;
+    return -1;
+}
+
+static void begin_tunnel(struct exchange *x)
+{
+    x->is_tunnel = true;
+    x->req_ended = false;
+    x->request_at = x->attempt_at = 0; /* of requests, not of what is said in the tunnel */
+}
+
+/* The final head goes to the front: from here there is no other attempt. */
+static bool pass_head(struct exchange *x, struct head *h, bool is_end)
+{
+    if (edit_response(x, h) != OK) {
+        relay_drop_back(x, STREAM_INTERNAL);
+        exchange_answer(x, CODE_MEMORY, DELIVERED_YES, SLICE_LIT(""));
+        return false;
+    }
+    relay_stop_keeping(x, NULL);
+    x->resp_started = true;
+    x->try_at = 0;
+    x->fs->ops->send_head(x->fs, h, is_end);
+    if (h->status == 101 || (x->req->is_connect && h->status < 300))
+        begin_tunnel(x);
+    if (is_end)
+        x->resp_ended = true;
+    return true;
+}
+
+static void pass_body(struct exchange *x, slice_t bytes, bool is_end)
+{
+    note_first_byte(x);
+    x->fs->ops->send_body(x->fs, bytes, is_end);
+    if (is_end)
+        x->resp_ended = true;
+}
+
+static void pass_trailers(struct exchange *x, struct field *fields, size_t n)
+{
+    strip_trailers(fields, n);
+    x->fs->ops->send_trailers(x->fs, fields, n);
+    x->resp_ended = true;
+}
+
+void relay_unhold(struct exchange *x)
+{
+    struct head *h = x->held;
+    slice_t body = buf_slice(&x->held_body);
+
+    x->held = NULL;
+    x->holds_for_grpc = false;
+    if (x->state == EXCHANGE_ASK)
+        exchange_enter(x, EXCHANGE_RELAY);
+    if (!pass_head(x, h, x->held_ended && body.n == 0 && x->held_trailers == NULL))
+        return;
+    if (body.n > 0)
+        pass_body(x, body, x->held_ended && x->held_trailers == NULL);
+    buf_consume(&x->held_body, buf_len(&x->held_body));
+    if (x->held_trailers != NULL)
+        pass_trailers(x, x->held_trailers, x->n_held_trailers);
+    if (!relay_check_done(x))
+        limits_arm(x);
+}
+
+static void hold(struct exchange *x, struct head *h, bool is_end)
+{
+    x->held = h;
+    x->held_ended = is_end;
+}
+
+static void pass_informational(struct exchange *x, struct head *h)
+{
+    /* 100 and 103 mean the same behind us; the codec bounds their number. */
+    if (edit_response(x, h) == OK)
+        x->fs->ops->send_head(x->fs, h, false);
+}
+
+/* A mesh peer answered instead of its application and says whether that was reached. */
+static bool read_verdict(const struct exchange *x, const struct head *h, enum delivered *out)
+{
+    struct field *f = endpoint_is_meshed(x->endpoint) ? head_find(h, FIELD_WEFT_DELIVERED) : NULL;
+
+    return f != NULL && delivered_parse(f->value, out);
+}
+
+static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_end)
+{
+    struct exchange *x = arg;
+    struct attempt_failure f = {.cause = CAUSE_STATUS, .status = h->status, .error = ""};
+
+    (void)s;
+    limits_touch(x);
+    if (h->status < 200 && h->status != 101) {
+        pass_informational(x, h);
+        return;
+    }
+    endpoint_sample(x->endpoint, clock_now_us() - x->sent_us);
+    x->status = h->status;
+    x->try_at = 0;
+    if (x->is_grpc)
+        x->grpc_status = read_grpc_status(h->fields, h->n_fields);
+    if (read_verdict(x, h, &f.delivered)) {
+        f.cause = CAUSE_REFUSED;
+        hold(x, h, is_end);
+        again_ask_held(x, &f);
+        return;
+    }
+    f.delivered = DELIVERED_YES;
+    if (again_wants_status(x, h->status)) {
+        hold(x, h, is_end);
+        again_ask_held(x, &f);
+        return;
+    }
+    if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status)) {
+        f.status = (uint16_t)(1000 + x->grpc_status);
+        hold(x, h, is_end);
+        again_ask_held(x, &f);
+        return;
+    }
+    if (x->is_grpc && !is_end && x->grpc_status < 0 && x->rule != NULL && x->rule->has_retry &&
+        x->rule->n_retry > 0 && x->rule->retry[0].grpc_statuses != 0) {
+        hold(x, h, false); /* the status may come before any content */
+        x->holds_for_grpc = true;
+        return;
+    }
+    if (pass_head(x, h, is_end) && !relay_check_done(x) && x->timer_is_on)
+        limits_arm(x);
+}
+
+static void on_back_body(void *arg, struct stream *s, slice_t bytes, bool is_end)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    limits_touch(x);
+    if (x->holds_for_grpc) {
+        struct head *h = x->held;
+
+        x->held = NULL;
+        x->holds_for_grpc = false;
+        if (!pass_head(x, h, false))
+            return;
+    }
+    if (x->held != NULL) {
+        /* Without credit there is at most a window of it. */
+        if (buf_add_slice(&x->held_body, bytes) != OK) {
+            exchange_answer(x, CODE_MEMORY, DELIVERED_YES, SLICE_LIT(""));
+            return;
+        }
+        x->held_ended = x->held_ended || is_end;
+        return;
+    }
+    pass_body(x, bytes, is_end);
+    if (is_end)
+        (void)relay_check_done(x);
+}
+
+static void on_back_trailers(void *arg, struct stream *s, struct field *fields, size_t n)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    limits_touch(x);
+    if (x->is_grpc)
+        x->grpc_status = read_grpc_status(fields, n);
+    if (x->held != NULL) {
+        x->held_ended = true;
+        x->held_trailers = fields;
+        x->n_held_trailers = n;
+        if (x->holds_for_grpc) {
+            struct attempt_failure f = {.cause = CAUSE_STATUS, .delivered = DELIVERED_YES,
+                                        .status = (uint16_t)(1000 + x->grpc_status), .error = ""};
+
+            x->holds_for_grpc = false;
+            if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status))
+                again_ask_held(x, &f);
+            else
+                relay_unhold(x);
+        }
+        return;
+    }
+    pass_trailers(x, fields, n);
+    (void)relay_check_done(x);
+}
+
+static void on_back_sent(void *arg, struct stream *s, size_t n)
+{
+    struct exchange *x = arg;
+
+    (void)s;
+    limits_touch(x);
+    x->back_gone += n;
+    /* A replay sends again what was credited before. */
+    if (x->back_gone > x->credited && x->fs != NULL) {
+        size_t more = x->back_gone - x->credited;
+
+        x->credited = x->back_gone;
+        x->fs->ops->credit(x->fs, more);
+    }
+}
+
+static void describe(const struct stream_failure *f, struct attempt_failure *out)
+{
+    out->cause = CAUSE_RESET;
+    out->error = "RESET";
+    out->details = slice_str(f->text != NULL ? f->text : "");
+    out->delivered = !f->any_sent ? DELIVERED_NO : f->any_received ? DELIVERED_YES : DELIVERED_UNKNOWN;
+    switch (f->error) {
+    case STREAM_REFUSED:
+        out->cause = CAUSE_REFUSED;
+        out->code = CODE_STREAM_RESET;
+        out->error = "REFUSED";
+        out->delivered = DELIVERED_NO;
+        break;
+    case STREAM_MALFORMED:
+        out->code = CODE_BAD_RESPONSE;
+        break;
+    case STREAM_CANCELLED:
+    case STREAM_PROTOCOL:
+        out->code = CODE_STREAM_RESET;
+        break;
+    case STREAM_LOST:
+    case STREAM_TOO_LATE:
+        out->code = CODE_CLOSED_EARLY;
+        out->error = "IO";
+        break;
+    case STREAM_INTERNAL:
+        out->code = CODE_INTERNAL;
+        out->error = "UNKNOWN";
+        break;
+    }
+}
+
+/* The server closed an idle connection just as it was used again (RFC 9112 9.3.1). */
+static bool is_idle_race(const struct exchange *x, const struct stream_failure *f, enum http_version version)
+{
+    return version != HTTP_2 && f->was_idle_conn && !f->any_received && f->error == STREAM_LOST && !x->raced &&
+           x->keeps && (!f->any_sent || x->req->is_idempotent);
+}
+
+static void on_back_failed(void *arg, struct stream *s, const struct stream_failure *f)
+{
+    struct exchange *x = arg;
+    struct attempt_failure failure = {.status = 0};
+    enum http_version version = s->version;
+
+    x->bs = NULL;
+    describe(f, &failure);
+    if (x->resp_started) {
+        if (x->is_tunnel && x->resp_ended && x->req_ended)
+            (void)relay_check_done(x);
+        else
+            exchange_cut(x, CODE_RESPONSE_CUT, failure.error);
+        return;
+    }
+    ask_cancel(&x->ask); /* about a held response that is not complete now */
+    x->held = NULL;
+    x->holds_for_grpc = false;
+    if (x->state == EXCHANGE_ASK)
+        exchange_enter(x, EXCHANGE_RELAY);
+    if (is_idle_race(x, f, version)) {
+        x->raced = true;
+        x->attempt--;
+        exchange_tally_end(x, 0, false, failure.error);
+        if (x->is_begun)
+            endpoint_end(x->endpoint);
+        x->is_begun = false;
+        exchange_enter(x, EXCHANGE_LEND);
+        exchange_run(x);
+        return;
+    }
+    (void)again_or_answer(x, &failure);
+}
+
+static const struct stream_events back_events = {
+    .on_head = on_back_head,
+    .on_body = on_back_body,
+    .on_trailers = on_back_trailers,
+    .on_sent = on_back_sent,
+    .on_failed = on_back_failed,
+};
+
+/* ---- an attempt ---- */
+
+void relay_drop_back(struct exchange *x, enum stream_error why)
+{
+    struct stream *bs = x->bs;
+
+    x->bs = NULL;
+    x->back = NULL;
+    if (x->is_begun)
+        endpoint_end(x->endpoint);
+    x->is_begun = false;
+    if (bs != NULL) {
+        if (x->resp_ended || x->held_ended)
+            bs->ops->release(bs);
+        else
+            bs->ops->reset(bs, why);
+    }
+    endpoint_unref(&x->endpoint);
+}
+
+/* The request's head for this attempt: a copy that may be added to; the fields are shared. */
+static err_t make_head(struct exchange *x, bool to_mesh, struct head *out)
+{
+    *out = *x->req;
+    if (x->share != NULL && x->share->n_filters > 0) {
+        TRY(head_copy(x->req, &x->arena, out));
+        for (size_t i = 0; i < x->share->n_filters; i++)
+            if (x->share->filters[i].kind == ROUTE_FILTER_REQUEST_HEADERS)
+                TRY(edit_apply(&x->share->filters[i], out, &x->arena));
+    }
+    if (!to_mesh)
+        return OK;
+    if (x->fs->version != HTTP_2 && x->bs->version == HTTP_2) {
+        TRY(edit_write_orig_proto(x, out, &x->arena));
+        if (out->authority.n == 0)
+            out->authority = slice_str(x->front->dst_text); /* HTTP/1.0 without Host */
+    }
+    if (x->attempt > 1) {
+        char text[12];
+        slice_t n;
+
+        (void)snprintf(text, sizeof(text), "%u", x->attempt);
+        n = arena_copy(&x->arena, slice_str(text));
+        TRY(head_add(out, &x->arena, SLICE_LIT("weft-attempt"), n));
+    }
+    return OK;
+}
+
+static void count_attempt(struct exchange *x)
+{
+    struct tallies *t = x->worker->tallies;
+
+    if (x->front->direction == DIRECTION_INBOUND)
+        x->tally = x->front->tally;
+    else
+        x->tally = tally_outbound(t, x->parent, x->backend, x->endpoint, x->rule->route);
+    tally_request(x->tally);
+    x->is_tallied = true;
+    if (x->attempt > 1)
+        tally_retry(t, SERIES_RETRY_REQUESTS, x->parent, x->rule->route);
+    else if (x->parent != NULL && !x->raced)
+        asks_note(x->worker->asks, x->parent, true, false);
+}
+
+static void send_content(struct exchange *x)
+{
+    slice_t body = buf_slice(&x->body);
+
+    x->body_sent = x->keeps ? body.n : 0;
+    if (body.n > 0)
+        x->bs->ops->send_body(x->bs, body, x->req_ended && x->req_trailers == NULL);
+    if (!x->keeps)
+        buf_consume(&x->body, body.n);
+    if (x->req_trailers != NULL)
+        x->bs->ops->send_trailers(x->bs, x->req_trailers, x->n_req_trailers);
+}
+
+static void set_limits(struct exchange *x)
+{
+    uint64_t now;
+
+    x->wait_at = 0;
+    if (x->rule != NULL && (x->rule->backend_ms > 0 || x->rule->has_retry)) {
+        now = clock_now_ms();
+        x->attempt_at = x->rule->backend_ms > 0 ? now + x->rule->backend_ms : 0;
+        if (x->rule->n_retry > 0 && x->rule->retry[0].per_try_ms > 0)
+            x->try_at = now + x->rule->retry[0].per_try_ms;
+    }
+    if (x->timer_is_on || x->attempt_at != 0 || x->try_at != 0)
+        limits_arm(x);
+}
+
+enum next relay_dispatch(struct exchange *x)
+{
+    struct head h;
+    bool is_end;
+
+    arena_reset(&x->arena);
+    x->bs = http_back_open(x->back, &x->arena, &back_events, x);
+    if (x->bs == NULL) {
+        /* The slot went to somebody else between the offer and now; more than a few times is no accident. */
+        if (++x->picks > 4 * EXCHANGE_PICKS_MAX) {
+            exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
+            return END;
+        }
+        exchange_enter(x, EXCHANGE_LEND);
+        return NEXT;
+    }
+    x->attempt++;
+    x->back_gone = 0;
+    x->status = 0;
+    x->grpc_status = -1;
+    if (make_head(x, x->front->direction == DIRECTION_OUTBOUND && endpoint_is_meshed(x->endpoint), &h) != OK) {
+        exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
+        return END;
+    }
+    endpoint_begin(x->endpoint);
+    x->is_begun = true;
+    x->sent_us = clock_now_us();
+    count_attempt(x);
+    is_end = x->req_ended && buf_len(&x->body) == 0 && x->req_trailers == NULL;
+    x->bs->ops->send_head(x->bs, &h, is_end);
+    if (!is_end)
+        send_content(x);
+    set_limits(x);
+    return WAIT;
+}

@@ -1,0 +1,344 @@
+/* The steps before the relay. Each decides one thing. */
+#include "proxy/exchange/exchange_priv.h"
+
+#include "kit/clock.h"
+#include "kit/random.h"
+#include "proxy/http/stream.h"
+
+#include <stdio.h>
+
+/* ---- authorise: what the peer may say, and who it is ---- */
+
+static err_t set_client_id(struct exchange *x)
+{
+    const char *id = x->front->client_id;
+
+    return id == NULL ? OK : head_add(x->req, x->fs->arena, SLICE_LIT("l5d-client-id"), slice_str(id));
+}
+
+enum next step_authorise(struct exchange *x)
+{
+    struct head *h = x->req;
+    bool is_inbound = x->front->direction == DIRECTION_INBOUND;
+
+    /* From a proxy of the mesh the version the client spoke is believed; nothing else is, from nobody. */
+    if (is_inbound && x->front->is_mesh)
+        x->has_orig_proto = edit_read_orig_proto(x, h);
+    edit_strip_mesh(h);
+    if (is_inbound && set_client_id(x) != OK) {
+        exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
+        return END;
+    }
+    x->is_grpc = h->is_grpc && x->fs->version == HTTP_2;
+    x->is_tunnel_wanted = h->is_connect || h->upgrade.n > 0;
+    exchange_enter(x, EXCHANGE_ROUTE);
+    return NEXT;
+}
+
+/* ---- route ---- */
+
+static bool find_header(void *arg, slice_t name, size_t nth, slice_t *value)
+{
+    const struct head *h = arg;
+
+    for (size_t i = 0; i < h->n_fields; i++) {
+        const struct field *f = &h->fields[i];
+
+        if (f->is_removed || !slice_is_nocase(f->name, name) || nth-- > 0)
+            continue;
+        *value = f->value;
+        return true;
+    }
+    return false;
+}
+
+static void make_route_request(struct exchange *x, struct route_request *out)
+{
+    slice_t path = edit_path_only(x->req->path);
+
+    *out = (struct route_request){.host = x->req->authority, .path = path, .method = x->req->method,
+                                  .header = find_header, .arg = x->req};
+    if (path.n < x->req->path.n)
+        out->query = slice_skip(x->req->path, path.n + 1);
+}
+
+static enum next redirect(struct exchange *x, const struct wire_filter *f, const struct route_request *rr)
+{
+    struct buf out;
+    bool is_same = false;
+    enum next next = END;
+    slice_t location;
+
+    buf_init(&out, 64 * 1024);
+    if (route_redirect_location(f, x->match, rr, x->req->scheme, &out, &is_same) != OK) {
+        exchange_answer(x, CODE_BAD_REDIRECT, DELIVERED_NO, x->rule->route);
+    } else if (is_same) {
+        next = NEXT;
+    } else {
+        location = arena_copy(x->fs->arena, buf_slice(&out));
+        exchange_answer_redirect(x, f->status, location);
+    }
+    buf_done(&out);
+    return next;
+}
+
+static enum next apply_filter(struct exchange *x, const struct wire_filter *f, const struct route_request *rr)
+{
+    switch (f->kind) {
+    case ROUTE_FILTER_REQUEST_HEADERS:
+        if (edit_apply(f, x->req, x->fs->arena) == OK)
+            return NEXT;
+        exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
+        return END;
+    case ROUTE_FILTER_REDIRECT:
+        return redirect(x, f, rr);
+    case ROUTE_FILTER_REWRITE: {
+        struct buf path;
+        err_t why;
+
+        buf_init(&path, 64 * 1024);
+        why = route_rewrite_path(f, x->match, rr->path, &path);
+        if (why == OK && x->req->path.n > rr->path.n)
+            why = buf_add_slice(&path, slice_skip(x->req->path, rr->path.n));
+        if (why == OK && f->path_kind != ROUTE_REWRITE_NOTHING)
+            x->req->path = arena_copy(x->fs->arena, buf_slice(&path));
+        buf_done(&path);
+        if (why != OK || !http_is_path(x->req->path)) {
+            exchange_answer(x, CODE_BAD_REDIRECT, DELIVERED_NO, x->rule->route);
+            return END;
+        }
+        if (f->host.n > 0)
+            x->req->authority = f->host;
+        return NEXT;
+    }
+    case ROUTE_FILTER_FAIL:
+        exchange_answer_injected(x, f->status);
+        return END;
+    default: /* response headers: later. Others were refused with the view */
+        return NEXT;
+    }
+}
+
+static enum next apply_filters(struct exchange *x, const struct route_request *rr)
+{
+    for (size_t i = 0; i < x->rule->n_filters; i++)
+        if (apply_filter(x, &x->rule->filters[i], rr) == END)
+            return END;
+    return NEXT;
+}
+
+/* A rule without alternatives, for every host: nothing to match. */
+static const struct wire_rule *only_rule(const struct wire_destination *v)
+{
+    return v->n_rules == 1 && v->rules[0].n_matches == 0 && v->rules[0].n_hosts == 0 ? &v->rules[0] : NULL;
+}
+
+static enum next route_outbound(struct exchange *x)
+{
+    struct target *t = x->front->target;
+    struct route_request rr;
+    struct route_found found;
+
+    if (t->now == NULL) {
+        exchange_answer(x, CODE_UNKNOWN_TARGET, DELIVERED_NO, slice_str(t->text));
+        return END;
+    }
+    x->dest = t->now;
+    destination_ref(x->dest);
+    if (x->dest->n_backends > 0)
+        x->parent = x->dest->backends[0];
+    make_route_request(x, &rr);
+    x->rule = only_rule(x->dest->view);
+    if (x->rule == NULL) {
+        if (!route_match(x->dest->routes, &rr, &found)) {
+            exchange_answer(x, x->dest->view->n_rules == 0 && x->parent == NULL ? CODE_UNKNOWN_TARGET : CODE_NO_ROUTE,
+                            DELIVERED_NO, slice_str(t->text));
+            return END;
+        }
+        x->rule = found.rule;
+        x->match = found.match;
+    }
+    if (x->rule->request_ms > 0)
+        x->request_at = clock_now_ms() + x->rule->request_ms;
+    x->last_ms = clock_now_ms();
+    if (x->rule->n_filters > 0 && apply_filters(x, &rr) == END)
+        return END;
+    limits_arm(x);
+    return NEXT;
+}
+
+enum next step_route(struct exchange *x)
+{
+    if (x->front->direction == DIRECTION_OUTBOUND && route_outbound(x) == END)
+        return END;
+    exchange_enter(x, EXCHANGE_BALANCE);
+    return NEXT;
+}
+
+/* ---- balance ---- */
+
+/* A backend that is there and has somebody ready, or one whose absence is to be told. */
+static bool may_use(void *arg, uint16_t i)
+{
+    struct exchange *x = arg;
+
+    return i < x->dest->n_backends && (x->dest->backends[i]->is_missing || backend_has_ready(x->dest->backends[i]));
+}
+
+static bool choose_backend(struct exchange *x)
+{
+    const struct wire_rule *r = x->rule;
+
+    if (r->n_backends == 1 && r->backends[0].weight > 0) {
+        x->share = &r->backends[0];
+    } else {
+        uint64_t random = (uint64_t)random_below(UINT32_MAX) << 32 | random_below(UINT32_MAX);
+
+        x->share = route_pick(r, random, may_use, x);
+        if (x->share == NULL)
+            x->share = route_pick(r, random, NULL, NULL); /* nobody is ready: wait for one of them */
+    }
+    x->backend = x->share != NULL && x->share->backend < x->dest->n_backends ? x->dest->backends[x->share->backend]
+                                                                            : NULL;
+    return x->backend != NULL;
+}
+
+static void on_wake(struct pick_wait *w)
+{
+    exchange_run(CONTAINER_OF(w, struct exchange, pick));
+}
+
+static enum next wait_for_endpoint(struct exchange *x)
+{
+    const struct settings *s = x->worker->settings;
+
+    if (backend_is_failfast(x->backend)) {
+        exchange_answer(x, CODE_FAILFAST, DELIVERED_NO, slice_str(x->backend->key));
+        return END;
+    }
+    x->pick.wake = on_wake;
+    if (backend_wait(x->backend, &x->pick) != OK) {
+        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO, slice_str(x->backend->key));
+        return END;
+    }
+    if (x->wait_at == 0)
+        x->wait_at = clock_now_ms() + s->failfast_timeout;
+    limits_arm(x);
+    return WAIT;
+}
+
+static void take_endpoint(struct exchange *x, struct endpoint *ep)
+{
+    endpoint_ref(ep);
+    x->endpoint = ep;
+    x->picks++;
+    memcpy(x->hop, ep->text, sizeof(x->hop));
+}
+
+enum next step_balance(struct exchange *x)
+{
+    struct endpoint *ep;
+
+    if (x->front->direction == DIRECTION_INBOUND) {
+        take_endpoint(x, x->front->app);
+        exchange_enter(x, EXCHANGE_LEND);
+        return NEXT;
+    }
+    /* Chosen once per attempt: who waits, waits for that backend. */
+    if (x->backend == NULL && !choose_backend(x)) {
+        exchange_answer(x, CODE_NO_BACKENDS, DELIVERED_NO, x->rule->route);
+        return END;
+    }
+    if (x->backend->is_missing) {
+        char text[160];
+
+        (void)snprintf(text, sizeof(text), "%s of %.*s", x->backend->key, SLICE_FMT(x->rule->route));
+        exchange_answer(x, CODE_BACKEND_MISSING, DELIVERED_NO, slice_str(text));
+        return END;
+    }
+    ep = backend_pick(x->backend);
+    /* A single address has no alternative: it is tried even while it backs off. */
+    if (ep == NULL && x->backend->is_single && x->backend->n_set > 0)
+        ep = x->backend->set[0];
+    if (ep == NULL)
+        return wait_for_endpoint(x);
+    take_endpoint(x, ep);
+    exchange_enter(x, EXCHANGE_LEND);
+    return NEXT;
+}
+
+/* ---- lend ---- */
+
+static enum pool_kind pool_of(const struct exchange *x)
+{
+    bool is_h2 = x->fs->version == HTTP_2;
+
+    if (x->front->direction == DIRECTION_INBOUND)
+        return is_h2 && !x->has_orig_proto ? POOL_HTTP2 : POOL_HTTP1;
+    if (endpoint_is_meshed(x->endpoint))
+        return x->is_tunnel_wanted && !is_h2 ? POOL_HTTP1 : POOL_HTTP2;
+    return is_h2 ? POOL_HTTP2 : POOL_HTTP1;
+}
+
+static enum code lend_code(const struct exchange *x, const struct lend_failure *why)
+{
+    bool is_inbound = x->front->direction == DIRECTION_INBOUND;
+
+    if (why->is_tls)
+        return strcmp(why->code, "TLS_GONE") == 0 ? CODE_RESTARTING : code_of_tls(slice_str(why->code));
+    if (why->is_local)
+        return CODE_TOO_MANY_CONNECTIONS;
+    if (why->is_timeout)
+        return is_inbound ? CODE_APP_TIMEOUT : CODE_CONNECT_TIMEOUT;
+    return is_inbound ? CODE_APP_REFUSED : CODE_CONNECT_REFUSED;
+}
+
+/* Nothing was sent: another endpoint is tried at once, a few times, before it counts as a failed attempt. */
+static bool may_pick_again(const struct exchange *x, const struct lend_failure *why)
+{
+    return x->backend != NULL && !x->backend->is_single && !why->is_local && x->picks < EXCHANGE_PICKS_MAX &&
+           backend_has_ready(x->backend);
+}
+
+static void on_lent(struct lend *l, struct http_back *back, const struct lend_failure *why)
+{
+    struct exchange *x = CONTAINER_OF(l, struct exchange, lend);
+
+    if (back != NULL) {
+        x->back = back;
+        exchange_enter(x, EXCHANGE_RELAY);
+        exchange_run(x);
+        return;
+    }
+    if (may_pick_again(x, why)) {
+        endpoint_unref(&x->endpoint);
+        exchange_enter(x, EXCHANGE_BALANCE);
+        exchange_run(x);
+        return;
+    }
+    {
+        struct attempt_failure f = {.cause = why->is_tls ? CAUSE_TLS : CAUSE_CONNECT, .code = lend_code(x, why),
+                                    .delivered = DELIVERED_NO, .error = "IO", .details = slice_str(why->code)};
+
+        (void)again_or_answer(x, &f);
+    }
+}
+
+enum next step_lend(struct exchange *x)
+{
+    x->lend.done = on_lent;
+    switch (endpoint_lend(x->endpoint, pool_of(x), &x->lend, &x->back)) {
+    case STEP_DONE:
+        exchange_enter(x, EXCHANGE_RELAY);
+        return NEXT;
+    case STEP_LATER:
+        /* A dial has its own limit; a wait for a slot of a busy connection has this one. */
+        x->wait_at = clock_now_ms() + x->worker->settings->failfast_timeout;
+        limits_arm(x);
+        return WAIT;
+    case STEP_FAILED:
+        break;
+    }
+    exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
+    return END;
+}

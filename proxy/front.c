@@ -1,0 +1,185 @@
+#include "proxy/front.h"
+
+#include "kit/clock.h"
+#include "kit/log.h"
+#include "proxy/balance/balance.h"
+#include "proxy/discover/discover.h"
+#include "proxy/exchange/exchange.h"
+#include "proxy/net/address.h"
+#include "proxy/opaque/opaque.h"
+#include "proxy/opening.h"
+
+#include <stdlib.h>
+
+static void front_free(struct front *f)
+{
+    struct worker *w = f->worker;
+
+    opening_free(f);
+    target_drop(&f->target);
+    endpoint_unref(&f->app);
+    list_del(&f->node);
+    w->n_fronts[f->direction]--;
+    free(f->client_id);
+    free(f);
+    worker_front_gone(w);
+}
+
+void front_accept(struct worker *w, struct conn *c, enum direction direction)
+{
+    struct front *f = calloc(1, sizeof(*f));
+
+    if (f == NULL) {
+        conn_close(c, CLOSE_LIMIT);
+        return;
+    }
+    f->worker = w;
+    f->conn = c;
+    f->direction = direction;
+    f->accepted_us = clock_read_us();
+    list_push(&w->fronts[direction], &f->node);
+    w->n_fronts[direction]++;
+    if (direction == DIRECTION_OUTBOUND)
+        outbound_open(f);
+    else
+        inbound_open(f);
+}
+
+void front_close(struct front *f, enum close_reason why, bool is_reset)
+{
+    struct conn *c = f->conn;
+
+    f->conn = NULL;
+    opening_free(f); /* first: it may still own the conn */
+    if (c != NULL) {
+        conn_own(c, NULL, NULL);
+        if (is_reset)
+            conn_abort(c, why);
+        else
+            conn_close_gently(c, why);
+    }
+    front_free(f);
+}
+
+void front_closed(struct front *f)
+{
+    f->conn = NULL;
+    front_free(f);
+}
+
+/* ---- counting ---- */
+
+static void front_count(struct front *f, const struct backend *be)
+{
+    struct tcp_labels l = {.direction = f->direction, .is_src = true, .target = f->dst_text, .is_tls = f->is_tls,
+                           .client_id = f->client_id != NULL ? f->client_id : "", .server_id = "", .pod = ""};
+
+    if (f->direction == DIRECTION_OUTBOUND) {
+        l.no_tls_reason = "loopback"; /* the application and its proxy share a network namespace */
+        l.backend = be;
+    } else {
+        l.no_tls_reason = "no_tls_from_remote";
+        l.srv_port = f->port;
+        if (f->tally == NULL)
+            f->tally = tally_inbound(f->worker->tallies, f->dst_text, f->port, l.client_id, f->is_tls);
+    }
+    worker_watch(f->worker, f->conn, &l);
+}
+
+/* ---- HTTP ---- */
+
+static void on_stream(void *arg, struct stream *s)
+{
+    struct front *f = arg;
+
+    exchange_begin(f, s);
+    if (f->drains_at_next) {
+        f->drains_at_next = false;
+        front_drain(f);
+    }
+}
+
+static void on_refused(void *arg, struct conn *c, const char *code)
+{
+    struct front *f = arg;
+
+    (void)c;
+    tally_bad_input(f->worker->tallies, code);
+    tally_mesh_answer(f->worker->tallies, f->direction, code);
+    log_debug("request refused", "direction=%s code=%s", direction_name(f->direction), code);
+}
+
+static void on_http_closed(void *arg, struct conn *c, int why)
+{
+    (void)c, (void)why;
+    front_closed(arg);
+}
+
+void front_start_http(struct front *f, enum http_version version)
+{
+    struct http_front hf = {.on_stream = on_stream, .on_refused = on_refused, .on_closed = on_http_closed, .arg = f};
+    struct target *t = f->target;
+    err_t why;
+
+    worker_limits(f->worker, &hf.limits);
+    opening_free(f);
+    front_count(f, t != NULL && t->now != NULL && t->now->n_backends > 0 ? t->now->backends[0] : NULL);
+    f->state = version == HTTP_2 ? FRONT_HTTP2 : FRONT_HTTP1;
+    f->drains_at_next = f->worker->drain != DRAIN_NO;
+    why = version == HTTP_2 ? http2_server_start(f->conn, &hf) : http1_server_start(f->conn, &hf);
+    if (why != OK)
+        front_close(f, CLOSE_LIMIT, true);
+}
+
+void front_drain(struct front *f)
+{
+    if (f->state == FRONT_HTTP1)
+        http1_server_drain(f->conn);
+    else if (f->state == FRONT_HTTP2)
+        http2_server_drain(f->conn);
+}
+
+/* ---- opaque ---- */
+
+static void on_opaque_end(void *arg, enum close_reason why)
+{
+    struct front *f = arg;
+
+    (void)why;
+    f->opaque = NULL;
+    front_closed(f);
+}
+
+void front_start_opaque(struct front *f, struct backend *backend, struct conn *early, struct endpoint *early_ep)
+{
+    const struct settings *s = f->worker->settings;
+    struct opaque_conf conf = {.base = f->worker->base, .backend = early == NULL ? backend : NULL,
+                               .endpoint = early != NULL ? early_ep : f->app, .early = early,
+                               .idle_ms = s->idle_timeout, .wait_ms = s->failfast_timeout,
+                               .on_end = on_opaque_end, .arg = f};
+
+    opening_free(f);
+    front_count(f, backend);
+    f->state = FRONT_OPAQUE;
+    if (opaque_start(f->conn, &conf, &f->opaque) == OK)
+        return;
+    if (early != NULL)
+        conn_close(early, CLOSE_LIMIT);
+    front_close(f, CLOSE_LIMIT, true);
+}
+
+/* ---- the capture probe ---- */
+
+bool front_answer_probe(struct front *f, const struct sockaddr_storage *dst)
+{
+    struct sockaddr_storage probe4, probe6;
+
+    if (!address_parse(SLICE_LIT("192.0.2.1"), 20001, &probe4) ||
+        !address_parse(SLICE_LIT("2001:db8::1"), 20001, &probe6))
+        return false;
+    if (address_port(dst) != 20001 || (!address_same_ip(dst, &probe4) && !address_same_ip(dst, &probe6)))
+        return false;
+    conn_write(f->conn, SLICE_LIT("weft-capture-ok\n"));
+    front_close(f, CLOSE_DONE, false);
+    return true;
+}

@@ -1,0 +1,215 @@
+#include "proxy/opening.h"
+
+#include "kit/clock.h"
+#include "proxy/handshake/handshake.h"
+#include "proxy/net/conn.h"
+
+#include <stdlib.h>
+
+struct opening *opening_new(struct front *f, void (*decide)(struct front *f))
+{
+    struct opening *o = calloc(1, sizeof(*o));
+
+    if (o == NULL)
+        return NULL;
+    o->front = f;
+    o->decide = decide;
+    f->opening = o;
+    return o;
+}
+
+/* ---- detection ---- */
+
+static const char *look_name(const struct detect_result *r)
+{
+    if (r->is_timeout)
+        return "read_timeout";
+    switch (r->look) {
+    case LOOK_TLS:
+        return "tls";
+    case LOOK_HTTP1:
+        return "http/1";
+    case LOOK_HTTP2:
+        return "http/2";
+    case LOOK_OPAQUE:
+    case LOOK_MORE:
+        break;
+    }
+    return "not_http";
+}
+
+static void on_detected(void *arg, const struct detect_result *r)
+{
+    struct opening *o = arg;
+    struct front *f = o->front;
+    struct worker *w = f->worker;
+
+    if (r->is_gone) {
+        front_close(f, CLOSE_DETECT_FAILED, false);
+        return;
+    }
+    tally_detected(w->tallies, f->direction, look_name(r), clock_read_us() - f->accepted_us);
+    o->is_settled = true;
+    o->look = r->look;
+    if (r->look == LOOK_TLS && (r->sni.n == 0 || !slice_is_str(r->sni, w->identity)))
+        o->look = LOOK_OPAQUE; /* TLS that is not for us passes untouched */
+    o->decide(f);
+}
+
+static void on_detect_closed(void *arg)
+{
+    struct opening *o = arg;
+
+    front_closed(o->front);
+}
+
+void opening_detect(struct opening *o, bool wants_sni)
+{
+    struct front *f = o->front;
+    struct detect_conf conf = {.base = f->worker->base, .timeout_ms = f->worker->settings->detect_timeout,
+                               .wants_sni = wants_sni};
+
+    o->is_settled = false;
+    o->phase = OPENING_DETECT;
+    detect_start(&o->detect, f->conn, &conf, on_detected, on_detect_closed, o);
+}
+
+/* ---- the server meanwhile ---- */
+
+static void on_server_speaks(struct front *f)
+{
+    struct opening *o = f->opening;
+
+    if (o->is_settled)
+        return;
+    detect_stop(&o->detect);
+    tally_detected(f->worker->tallies, f->direction, "server_first", clock_read_us() - f->accepted_us);
+    o->is_settled = true;
+    o->look = LOOK_OPAQUE;
+    o->decide(f);
+}
+
+static size_t on_early_bytes(struct conn *c, slice_t bytes)
+{
+    struct opening *o = conn_owner(c);
+
+    (void)bytes;
+    conn_pause(c, PAUSE_OWNER); /* they stay in the conn for whoever owns it next */
+    on_server_speaks(o->front);
+    return 0;
+}
+
+static void on_early_eof(struct conn *c, bool is_clean)
+{
+    struct opening *o = conn_owner(c);
+
+    (void)is_clean;
+    o->early = NULL;
+    conn_own(c, NULL, NULL);
+    conn_close(c, CLOSE_PEER_CLOSED);
+    endpoint_unref(&o->early_ep);
+}
+
+static void on_early_closed(struct conn *c, enum close_reason why)
+{
+    struct opening *o = conn_owner(c);
+
+    (void)why;
+    o->early = NULL; /* detection goes on; whoever needs a connection dials again */
+    endpoint_unref(&o->early_ep);
+}
+
+static const struct conn_events early_events = {
+    .on_bytes = on_early_bytes, .on_eof = on_early_eof, .on_closed = on_early_closed};
+
+static void on_early_dialled(void *arg, const struct dial_result *r)
+{
+    struct opening *o = arg;
+
+    o->dial = NULL;
+    if (r->conn == NULL) {
+        endpoint_unref(&o->early_ep);
+        return;
+    }
+    o->early = r->conn;
+    conn_own(o->early, &early_events, o);
+}
+
+static void on_early_timer(void *arg)
+{
+    struct opening *o = arg;
+
+    if (o->is_settled || o->phase == OPENING_HANDSHAKE || o->early_ep == NULL)
+        return;
+    if (dial_start(o->early_ep, SESSION_OPAQUE, on_early_dialled, o, &o->dial) != OK)
+        endpoint_unref(&o->early_ep);
+}
+
+void opening_dial_early(struct opening *o, struct endpoint *ep)
+{
+    if (o->early_ep != NULL || o->is_settled)
+        return;
+    endpoint_ref(ep);
+    o->early_ep = ep;
+    timer_init(&o->early_timer, o->front->worker->base, on_early_timer, o);
+    timer_once(&o->early_timer, OPENING_DIAL_AFTER_MS);
+}
+
+static void early_stop(struct opening *o)
+{
+    struct conn *c = o->early;
+
+    if (o->early_ep == NULL)
+        return;
+    timer_stop(&o->early_timer);
+    dial_cancel(&o->dial);
+    o->early = NULL;
+    if (c != NULL) {
+        conn_own(c, NULL, NULL);
+        conn_close(c, CLOSE_SUPERSEDED);
+    }
+    endpoint_unref(&o->early_ep);
+}
+
+void opening_give_early(struct opening *o, enum pool_kind kind)
+{
+    if (o->early != NULL && !endpoint_is_meshed(o->early_ep) && !conn_is_closing(o->early)) {
+        struct conn *c = o->early;
+
+        o->early = NULL;
+        conn_own(c, NULL, NULL);
+        endpoint_donate(o->early_ep, kind, c);
+    }
+    early_stop(o);
+}
+
+struct conn *opening_take_early(struct opening *o, struct endpoint **ep)
+{
+    struct conn *c = o->early;
+
+    *ep = NULL;
+    if (c == NULL) {
+        early_stop(o); /* a dial that is under way is begun anew by whoever takes over */
+        return NULL;
+    }
+    o->early = NULL;
+    conn_own(c, NULL, NULL);
+    *ep = o->early_ep;
+    o->early_ep = NULL;
+    return c;
+}
+
+void opening_free(struct front *f)
+{
+    struct opening *o = f->opening;
+
+    if (o == NULL)
+        return;
+    f->opening = NULL;
+    detect_stop(&o->detect);
+    target_wait_cancel(&o->wait);
+    early_stop(o);
+    handshake_cancel(&o->hs);
+    timer_stop(&o->header_timer);
+    free(o);
+}

@@ -1,0 +1,440 @@
+#include "proxy/worker.h"
+
+#include "kit/clock.h"
+#include "kit/log.h"
+#include "kit/mailbox.h"
+#include "proxy/balance/balance.h"
+#include "proxy/discover/discover.h"
+#include "proxy/exchange/ask.h"
+#include "proxy/exchange/exchange.h"
+#include "proxy/front.h"
+#include "proxy/handshake/handshake.h"
+#include "proxy/net/address.h"
+#include "proxy/opaque/opaque.h"
+
+#include <stdlib.h>
+
+#define DRAIN_GRACE_MS 1000
+#define WAITING_MAX    100000
+
+/* ---- settings that are lists ---- */
+
+static bool next_item(slice_t *list, slice_t *item)
+{
+    const uint8_t *comma;
+
+    if (list->n == 0)
+        return false;
+    comma = memchr(list->p, ',', list->n);
+    *item = slice(list->p, comma == NULL ? list->n : (size_t)(comma - list->p));
+    *list = slice_skip(*list, comma == NULL ? list->n : item->n + 1);
+    while (item->n > 0 && item->p[0] == ' ')
+        *item = slice_skip(*item, 1);
+    while (item->n > 0 && item->p[item->n - 1] == ' ')
+        item->n--;
+    return true;
+}
+
+static err_t read_opaque_ports(struct worker *w)
+{
+    slice_t list = slice_str(w->settings->opaque_ports), item;
+
+    while (next_item(&list, &item)) {
+        const uint8_t *dash = item.n > 0 ? memchr(item.p, '-', item.n) : NULL;
+        size_t n = dash == NULL ? item.n : (size_t)(dash - item.p);
+        uint64_t low, high;
+
+        if (item.n == 0)
+            continue;
+        if (!slice_to_u64(slice(item.p, n), &low) ||
+            !(dash == NULL ? (high = low, true) : slice_to_u64(slice_skip(item, n + 1), &high)) || low > high ||
+            high > 65535) {
+            log_error("setting not usable", "name=WEFT_OPAQUE_PORTS item=%.*s", SLICE_FMT(item));
+            return ERR_OF(BAD_SETTING);
+        }
+        for (uint64_t p = low; p <= high; p++)
+            w->opaque_ports[p / 8] |= (uint8_t)(1u << (p % 8));
+    }
+    return OK;
+}
+
+static err_t read_pod_ips(struct worker *w)
+{
+    slice_t list = slice_str(w->settings->pod_ips), item;
+
+    while (next_item(&list, &item)) {
+        if (item.n == 0)
+            continue;
+        if (w->n_pod_ips == WORKER_POD_IPS_MAX || !address_parse(item, 0, &w->pod_ips[w->n_pod_ips])) {
+            log_error("setting not usable", "name=WEFT_POD_IPS item=%.*s", SLICE_FMT(item));
+            return ERR_OF(BAD_SETTING);
+        }
+        w->n_pod_ips++;
+    }
+    return OK;
+}
+
+static err_t read_targets(struct worker *w)
+{
+    const struct settings *s = w->settings;
+
+    w->has_outbound_target = s->outbound_only_for[0] != 0;
+    w->outbound_target_is_ip =
+        w->has_outbound_target && address_parse_pair(slice_str(s->outbound_only_for), &w->outbound_target);
+    w->has_inbound_target = s->inbound_only_for[0] != 0;
+    if (w->has_inbound_target && !address_parse_pair(slice_str(s->inbound_only_for), &w->inbound_target)) {
+        log_error("setting not usable", "name=WEFT_INBOUND_TARGET value=%s", s->inbound_only_for);
+        return ERR_OF(BAD_SETTING);
+    }
+    return OK;
+}
+
+bool worker_is_opaque_port(const struct worker *w, uint16_t port)
+{
+    return (w->opaque_ports[port / 8] >> (port % 8) & 1) != 0;
+}
+
+bool worker_is_local(const struct worker *w, const struct sockaddr_storage *a)
+{
+    for (size_t i = 0; i < w->n_pod_ips; i++)
+        if (address_same_ip(&w->pod_ips[i], a))
+            return true;
+    return false;
+}
+
+static bool is_local(void *arg, const struct sockaddr_storage *a)
+{
+    return worker_is_local(arg, a);
+}
+
+void worker_limits(const struct worker *w, struct http_limits *out)
+{
+    *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max, .fields_max = w->settings->fields_max,
+                                .header_timeout_ms = w->settings->header_timeout, .streams_max = 100};
+}
+
+/* ---- counted connections ---- */
+
+struct watched {
+    UT_hash_handle hh;
+    const struct conn *conn;
+    struct tcp_watch watch;
+};
+
+void worker_watch(struct worker *w, const struct conn *c, const struct tcp_labels *l)
+{
+    struct watched *x = calloc(1, sizeof(*x));
+
+    if (x == NULL)
+        return; /* not counted */
+    x->conn = c;
+    tally_tcp_open(w->tallies, &x->watch, c, l);
+    HASH_ADD_PTR(w->watched, conn, x);
+}
+
+static void on_conn_close(void *arg, const struct conn *c, enum close_reason why)
+{
+    struct worker *w = arg;
+    struct watched *x;
+
+    tally_close(w->tallies, !conn_info(c)->is_dialled, why);
+    HASH_FIND_PTR(w->watched, &c, x);
+    if (x == NULL)
+        return;
+    tally_tcp_close(w->tallies, &x->watch, close_is_error(why) ? close_name(why) : "");
+    HASH_DEL(w->watched, x);
+    free(x);
+}
+
+static void on_dialled(void *arg, struct endpoint *ep, struct conn *c)
+{
+    struct worker *w = arg;
+    bool is_meshed = endpoint_is_meshed(ep);
+    struct tcp_labels l = {.direction = ep->is_inbound ? DIRECTION_INBOUND : DIRECTION_OUTBOUND,
+                           .target = ep->text,
+                           .is_tls = is_meshed,
+                           .no_tls_reason = ep->is_inbound ? "loopback" : "not_provided_by_service_discovery",
+                           .client_id = "",
+                           .server_id = ep->identity,
+                           .pod = ep->pod,
+                           .srv_port = ep->is_inbound ? ep->port : 0};
+
+    worker_watch(w, c, &l);
+}
+
+static void on_endpoint_free(void *arg, struct endpoint *ep)
+{
+    (void)arg;
+    tally_endpoint_gone(ep);
+}
+
+static void on_handshake(void *arg, const char *result)
+{
+    struct worker *w = arg;
+
+    tally_handshake(w->tallies, false, result);
+}
+
+/* ---- telemetry ---- */
+
+static void on_telemetry(void *arg, const struct mailbox_msg *msg)
+{
+    struct worker *w = arg;
+    struct wire_msg m;
+
+    if (wire_decode(msg->body, WIRE_ROLE_TELEMETRY, WIRE_ROLE_PROXY, &m) != OK)
+        return;
+    if (m.code == WIRE_series_all)
+        series_report_all(&w->reporter);
+    wire_msg_done(&m);
+}
+
+static void say_state(struct worker *w)
+{
+    bool is_serving = w->drain == DRAIN_NO;
+    struct wire_state m = {.key = SLICE_LIT("proxy"), .is_good = is_serving,
+                           .text = is_serving ? SLICE_LIT("serving") : SLICE_LIT("draining")};
+
+    if (w->telemetry != NULL)
+        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), state, &m)); /* said again when telemetry is back */
+}
+
+static void on_telemetry_link(void *arg, bool is_up)
+{
+    struct worker *w = arg;
+
+    if (!is_up)
+        return;
+    say_state(w);
+    series_report_all(&w->reporter);
+}
+
+void worker_event(struct worker *w, const char *kind, const char *object, const char *message)
+{
+    struct wire_event m = {.at_ms = (int64_t)clock_wall_ms(), .kind = slice_str(kind), .object = slice_str(object),
+                           .message = slice_str(message)};
+
+    if (w->telemetry != NULL)
+        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* away: events are not kept */
+}
+
+static void on_second(void *arg)
+{
+    struct worker *w = arg;
+
+    tallies_tick(w->tallies);
+    asks_tick(w->asks);
+    if (w->telemetry != NULL)
+        (void)series_report(&w->reporter);
+}
+
+/* ---- life ---- */
+
+static err_t open_telemetry(struct worker *w)
+{
+    struct mailbox_conf mc = {.kind = MAILBOX_DEALER, .name = "telemetry", .endpoint = w->conf.telemetry,
+                              .on_msg = on_telemetry, .on_link = on_telemetry_link, .arg = w};
+
+    if (w->conf.telemetry == NULL)
+        return OK;
+    TRY(mailbox_open(w->base, &mc, &w->telemetry));
+    series_reporter_init(&w->reporter, w->series, w->conf.process, w->conf.incarnation, NULL, w->telemetry);
+    return OK;
+}
+
+static err_t open_rooms(struct worker *w)
+{
+    const struct settings *s = w->settings;
+    struct net_conf nc = {.base = w->base, .on_close = on_conn_close, .arg = w};
+    struct handshakes_conf hc = {.base = w->base, .endpoint = w->conf.tls,
+                                 .max = s->handshakes_max / (s->workers > 0 ? s->workers : 1) + 1,
+                                 .timeout_ms = s->handshake_timeout, .rekey_after = s->rekey_after};
+    struct balance_conf bc = {.base = w->base, .outbound_connect_ms = s->outbound_connect_timeout,
+                              .inbound_connect_ms = s->inbound_connect_timeout, .pool_idle_ms = s->pool_idle_timeout,
+                              .failfast_ms = s->failfast_timeout, .queue_capacity = s->queue_capacity,
+                              .on_open = on_dialled, .on_endpoint_free = on_endpoint_free,
+                              .on_handshake = on_handshake, .arg = w};
+    struct discover_conf dc = {.base = w->base, .endpoint = w->conf.link, .wait_ms = s->failfast_timeout,
+                               .waiting_max = WAITING_MAX, .is_local = is_local, .arg = w};
+
+    TRY(series_open(w->conf.series_fd, w->conf.incarnation, &w->series));
+    TRY(tallies_new(w->series, &w->tallies));
+    TRY(net_new(&nc, &w->net));
+    if (w->conf.tls != NULL && w->identity[0] != 0)
+        TRY(handshakes_new(&hc, &w->handshakes));
+    bc.net = w->net;
+    bc.handshakes = w->handshakes;
+    worker_limits(w, &bc.limits);
+    TRY(balance_new(&bc, &w->balance));
+    dc.balance = w->balance;
+    TRY(discover_new(&dc, &w->discover));
+    TRY(asks_new(w->base, w->conf.retry, &w->asks));
+    return open_telemetry(w);
+}
+
+static void on_drain_timer(void *arg);
+static void on_drain_limit(void *arg);
+
+err_t worker_new(const struct worker_conf *conf, struct worker **out)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    err_t why;
+
+    if (w == NULL)
+        return ERR_OF(NOMEM);
+    w->conf = *conf;
+    w->settings = conf->settings;
+    w->base = conf->base;
+    list_init(&w->fronts[0]);
+    list_init(&w->fronts[1]);
+    list_init(&w->free_exchanges);
+    timer_init(&w->second, w->base, on_second, w);
+    timer_init(&w->drain_timer, w->base, on_drain_timer, w);
+    timer_init(&w->drain_limit, w->base, on_drain_limit, w);
+    why = slice_to_cstr(slice_str(conf->identity), w->identity, sizeof(w->identity)) ? OK : ERR_OF(BAD_SETTING);
+    if (why == OK)
+        why = read_opaque_ports(w);
+    if (why == OK)
+        why = read_pod_ips(w);
+    if (why == OK)
+        why = read_targets(w);
+    if (why == OK)
+        why = open_rooms(w);
+    if (why != OK) {
+        worker_free(&w);
+        return why;
+    }
+    timer_every(&w->second, 1000);
+    *out = w;
+    return OK;
+}
+
+err_t worker_listen(struct worker *w, int fd, enum direction direction)
+{
+    if (w->n_listeners == WORKER_LISTENERS_MAX)
+        return ERR_OF(TOO_BIG);
+    TRY(listener_start(w, fd, direction, &w->listeners[w->n_listeners]));
+    w->n_listeners++;
+    discover_serving(w->discover, true);
+    return OK;
+}
+
+static void close_front(struct front *f)
+{
+    if (f->opaque != NULL)
+        opaque_end(f->opaque, CLOSE_DRAINING);
+    else if (f->state == FRONT_OPENING)
+        front_close(f, CLOSE_DRAINING, false);
+    else
+        conn_close(f->conn, CLOSE_DRAINING); /* the codec tells its streams, and us */
+}
+
+static void close_fronts(struct worker *w, enum direction d)
+{
+    while (!list_is_empty(&w->fronts[d]))
+        close_front(CONTAINER_OF(w->fronts[d].next, struct front, node));
+}
+
+void worker_free(struct worker **wp)
+{
+    struct worker *w = *wp;
+
+    if (w == NULL)
+        return;
+    w->drain = DRAIN_DONE;
+    for (unsigned i = 0; i < w->n_listeners; i++)
+        listener_stop(&w->listeners[i]);
+    close_fronts(w, DIRECTION_INBOUND);
+    close_fronts(w, DIRECTION_OUTBOUND);
+    timer_stop(&w->second);
+    timer_stop(&w->drain_timer);
+    timer_stop(&w->drain_limit);
+    if (w->tallies != NULL)
+        on_second(w);
+    discover_free(&w->discover); /* lets the endpoints go, and their connections with them */
+    net_free(&w->net);
+    handshakes_free(&w->handshakes);
+    asks_free(&w->asks);
+    balance_free(&w->balance);
+    exchange_free_all(w);
+    mailbox_close(&w->telemetry);
+    tallies_free(&w->tallies);
+    series_close(&w->series);
+    free(w);
+    *wp = NULL;
+}
+
+/* ---- drain ---- */
+
+static void drain_fronts(struct worker *w, enum direction d)
+{
+    LIST_EACH_SAFE(it, &w->fronts[d])
+        front_drain(CONTAINER_OF(it, struct front, node));
+}
+
+static void drain_enter(struct worker *w, enum drain_phase next)
+{
+    w->drain = next;
+    log_info("draining", "phase=%d inbound=%u outbound=%u", (int)next, w->n_fronts[DIRECTION_INBOUND],
+             w->n_fronts[DIRECTION_OUTBOUND]);
+    switch (next) {
+    case DRAIN_NO:
+    case DRAIN_GRACE:
+        break;
+    case DRAIN_INBOUND:
+        if (w->n_fronts[DIRECTION_INBOUND] == 0)
+            timer_once(&w->drain_timer, 0);
+        break;
+    case DRAIN_OUTBOUND:
+        drain_fronts(w, DIRECTION_OUTBOUND);
+        if (w->n_fronts[DIRECTION_OUTBOUND] == 0)
+            timer_once(&w->drain_timer, 0);
+        break;
+    case DRAIN_DONE:
+        timer_stop(&w->drain_timer);
+        timer_stop(&w->drain_limit);
+        if (w->conf.drained != NULL)
+            w->conf.drained(w->conf.arg);
+        break;
+    }
+}
+
+static void on_drain_timer(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->drain == DRAIN_GRACE)
+        drain_enter(w, DRAIN_INBOUND);
+    else if (w->drain == DRAIN_INBOUND && w->n_fronts[DIRECTION_INBOUND] == 0)
+        drain_enter(w, DRAIN_OUTBOUND);
+    else if (w->drain == DRAIN_OUTBOUND && w->n_fronts[DIRECTION_OUTBOUND] == 0)
+        drain_enter(w, DRAIN_DONE);
+}
+
+static void on_drain_limit(void *arg)
+{
+    struct worker *w = arg;
+
+    log_warn("drain limit met", "inbound=%u outbound=%u", w->n_fronts[DIRECTION_INBOUND],
+             w->n_fronts[DIRECTION_OUTBOUND]);
+    drain_enter(w, DRAIN_DONE);
+}
+
+void worker_front_gone(struct worker *w)
+{
+    if (w->drain == DRAIN_INBOUND || w->drain == DRAIN_OUTBOUND)
+        timer_once(&w->drain_timer, 0); /* looked at from the loop: callbacks are on the stack */
+}
+
+void worker_drain(struct worker *w, uint64_t ms)
+{
+    if (w->drain != DRAIN_NO)
+        return;
+    timer_once(&w->drain_limit, ms);
+    discover_serving(w->discover, false);
+    drain_fronts(w, DIRECTION_INBOUND);
+    w->drain = DRAIN_GRACE;
+    say_state(w);
+    /* Without a control plane nobody has to hear of it first. */
+    timer_once(&w->drain_timer, discover_is_linked(w->discover) ? (ms / 4 < DRAIN_GRACE_MS ? ms / 4 : DRAIN_GRACE_MS) : 0);
+}
