@@ -423,7 +423,7 @@ static err_t build_frame(struct mailbox *m, slice_t to, slice_t body, zmq_msg_t 
     return OK;
 }
 
-static err_t send_refused(struct mailbox *m)
+static err_t send_refused(void)
 {
     switch (errno) {
     case EHOSTUNREACH:
@@ -458,7 +458,7 @@ err_t mailbox_send(struct mailbox *m, slice_t to, slice_t body)
         if (errno == EAGAIN || errno == EHOSTUNREACH)
             (void)mailbox_events(m->sock);
         if (send_frames(m, to, &frame) != 0) {
-            err = send_refused(m);
+            err = send_refused();
             (void)zmq_msg_close(&frame);
         }
     }
