@@ -16,7 +16,7 @@
 #define BEAT_MS      5000u
 #define ALL_MS       10000u
 #define ALL_IDLE_MS  60000u
-#define REOPEN_MS    10000u
+#define REOPEN_MS    30000u
 #define EVENTS_MAX   256u
 #define EVENT_BYTES  2048u /* a packed event; larger ones are dropped */
 
@@ -219,13 +219,43 @@ void feed_event(struct feed *f, const struct wire_event *event)
 
 /* ---- the socket ---- */
 
-bool feed_parse_key(slice_t text, char secret[41])
+/* The next word of 40 characters, NUL-terminated in word. False: there is none, or one of another length. */
+static bool key_word(slice_t *rest, char word[41])
 {
     size_t n = 0;
 
-    while (n < text.n && text.p[n] > ' ' && text.p[n] < 0x7f)
+    while (rest->n > 0 && (rest->p[0] == '\n' || rest->p[0] == '\r' || rest->p[0] == ' '))
+        *rest = slice_skip(*rest, 1);
+    while (n < rest->n && rest->p[n] > ' ' && rest->p[n] < 0x7f)
         n++;
-    return n == 40 && slice_to_cstr(slice(text.p, n), secret, 41);
+    if (n != 40 || !slice_to_cstr(slice(rest->p, n), word, 41))
+        return false;
+    *rest = slice_skip(*rest, n);
+    return true;
+}
+
+bool feed_parse_key(slice_t text, char secret[41])
+{
+    char first[41], second[41], derived[MAILBOX_KEY_TEXT];
+    bool is_pair;
+
+    if (!key_word(&text, first))
+        return false;
+    is_pair = key_word(&text, second);
+    if (!is_pair) {
+        memcpy(secret, first, sizeof(first));
+        return mailbox_public_of(first, derived) == OK;
+    }
+    /* Two lines are a pair; which half is which is said by the mathematics. */
+    if (mailbox_public_of(second, derived) == OK && strcmp(derived, first) == 0)
+        memcpy(secret, second, sizeof(second));
+    else if (mailbox_public_of(first, derived) == OK && strcmp(derived, second) == 0)
+        memcpy(secret, first, sizeof(first));
+    else
+        is_pair = false;
+    explicit_bzero(first, sizeof(first));
+    explicit_bzero(second, sizeof(second));
+    return is_pair;
 }
 
 static bool read_key(const char *state_dir, char secret[41])
@@ -258,9 +288,13 @@ static void on_link(void *arg, bool is_up)
 {
     struct feed *f = arg;
 
-    if (!is_up)
-        subs_done(&f->subs); /* whoever comes next says again what is wanted */
+    /* libzmq keeps the subscriptions of a connection that it restores, and tells only of new ones: ours are
+     * kept as well. The other side may have forgotten everything else. */
     feed_enter(f, is_up ? FEED_UP : FEED_DOWN);
+    if (is_up) {
+        f->wants_all = true;
+        send_events(f);
+    }
 }
 
 static err_t open_mailbox(struct feed *f, const char *secret)

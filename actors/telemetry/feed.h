@@ -4,8 +4,8 @@
  *     ^                            ^  '---- REOPEN_MS without a handshake: closed, key read again --.
  *     '----------------------------|-----------------------------------------------------------'
  *   NO_KEY  no socket; STATE_DIR/link.key is looked for once a second (the pod is joining)
- *   DOWN    the socket is open and libzmq connects; the collector may not know our key yet, and libzmq does
- *           not try again after a refusal: hence REOPEN
+ *   DOWN    the socket is open and connects again and again; the collector may not know our key yet. If that
+ *           lasts, the key on disk may be another one by now: hence REOPEN
  *   UP      subscriptions come in; what somebody wants is sent
  *
  * Metrics: once a second the series that changed; all of them after a new subscription and, while something
@@ -59,7 +59,8 @@ struct feed_counters {
 };
 void feed_count(const struct feed *f, struct feed_counters *out);
 
-/* The secret key in the text of link.key: its first word, 40 characters of Z85. False: not of the form. */
+/* The secret key in the text of link.key: one line, the secret key in Z85, or two, the pair. False: not of the
+ * form, or no pair. */
 bool feed_parse_key(slice_t text, char secret[41]);
 
 #endif

@@ -56,7 +56,7 @@ static void answer_series(void *arg, const struct wire_call *call)
 
     book_take(t->book, msg, clock_now_ms(), &is_stranger);
     if (is_stranger) { /* we were started after it: it believes that we know the rest */
-        struct wire_series_all all = {0};
+        struct wire_series_all all = {.since_ms = t->own.start_wall_ms};
         err_t err = WIRE_SEND(t->in, call->mail->from, series_all, &all);
 
         log_debug("all series asked for", "process=%.*s result=%s", SLICE_FMT(msg->process),
@@ -96,21 +96,18 @@ static void on_msg(void *arg, const struct mailbox_msg *m)
 static void on_line(struct actor *a, slice_t line)
 {
     struct telemetry *t = a->state;
-    uint32_t before = status_restarts(&t->status);
-    char text[200];
+    bool has_restarted;
+    const char *name = "";
 
-    if (!status_take_line(&t->status, line)) {
+    if (!status_take_line(&t->status, line, "weft-telemetry", &has_restarted, &name)) {
         log_warn("lifeline line not understood", "bytes=%zu", line.n);
         return;
     }
-    if (status_restarts(&t->status) <= before)
-        return;
-    feed_event(t->feed, &(struct wire_event){.at_ms = (int64_t)clock_wall_ms(),
-                                             .kind = SLICE_LIT("PROCESS_RESTARTED"),
-                                             .object = slice_str(a->settings.pod),
-                                             .message = slice_to_cstr(line, text, sizeof(text))
-                                                            ? slice_str(text)
-                                                            : (slice_t){0}});
+    if (has_restarted)
+        feed_event(t->feed, &(struct wire_event){.at_ms = (int64_t)clock_wall_ms(),
+                                                 .kind = SLICE_LIT("PROCESS_RESTARTED"),
+                                                 .object = slice_str(name),
+                                                 .message = line});
 }
 
 /* ---- once a second ---- */

@@ -108,17 +108,31 @@ static bool line_fill(struct status_process *one, slice_t pid, slice_t restarts,
     return true;
 }
 
-bool status_take_line(struct status *s, slice_t line)
+bool status_take_line(struct status *s, slice_t line, const char *self, bool *has_restarted,
+                      const char **name)
 {
-    slice_t verb = word_next(&line), name = word_next(&line), pid = word_next(&line);
+    slice_t verb = word_next(&line), who = word_next(&line), pid = word_next(&line);
     slice_t restarts = word_next(&line), state = word_next(&line);
+    unsigned known = s->n_processes;
     struct status_process *one;
+    uint32_t before;
 
+    *has_restarted = false;
     if (!slice_is_str(verb, "process"))
         return false;
-    one = process_get(s, name);
-    if (one == NULL || !line_fill(one, pid, restarts, state))
+    one = process_get(s, who);
+    if (one == NULL) {
         s->refused++;
+        return true;
+    }
+    before = one->restarts;
+    if (!line_fill(one, pid, restarts, state)) {
+        s->refused++;
+        return true;
+    }
+    *name = one->name;
+    *has_restarted = one->restarts > before &&
+                     (s->n_processes == known || strcmp(one->name, self) == 0);
     return true;
 }
 

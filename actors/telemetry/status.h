@@ -46,8 +46,11 @@ struct status {
 
 void status_take_state(struct status *s, const struct wire_state *msg);
 
-/* A lifeline line "process NAME PID RESTARTS STATE". False: it is not one. */
-bool status_take_line(struct status *s, slice_t line);
+/* A lifeline line "process NAME PID RESTARTS STATE". False: it is not one. *has_restarted: the process has been
+ * started again since its last line (or, with no line before: it is `self`, which learns of its own
+ * restarts that way); *name is its name then. */
+bool status_take_line(struct status *s, slice_t line, const char *self, bool *has_restarted,
+                      const char **name);
 
 const struct status_state *status_find(const struct status *s, const char *key);
 bool status_is_good(const struct status *s, const char *key);

@@ -41,6 +41,7 @@
 #define PREFIXES_MAX  4096u
 #define FORGET_MS     86400000
 #define FEED_HWM      10000u
+#define PROCESSES_MAX 8u
 
 struct collector {
     struct actor *actor;
@@ -58,6 +59,11 @@ struct collector {
         uint64_t frames, foreign, malformed, prefixes_refused;
     } count;
     bool was_failing;
+    struct {
+        char name[33];
+        uint64_t restarts;
+    } processes[PROCESSES_MAX]; /* of the control plane, as the supervisor tells */
+    unsigned n_processes;
 };
 
 /* ---- pods' frames ---- */
@@ -347,6 +353,60 @@ static void on_flush(void *arg)
         note(c);
 }
 
+/* ---- the control plane's own processes ---- */
+
+static slice_t word_next(slice_t *rest)
+{
+    slice_t word = *rest;
+    const uint8_t *space = word.n != 0 ? memchr(word.p, ' ', word.n) : NULL;
+
+    if (space != NULL)
+        word.n = (size_t)(space - word.p);
+    *rest = slice_skip(*rest, word.n + 1);
+    return word;
+}
+
+/* Notes the number; true when a process that was known has been started again. */
+static bool note_restarts(struct collector *c, slice_t name, uint64_t restarts)
+{
+    for (unsigned i = 0; i < c->n_processes; i++)
+        if (slice_is_str(name, c->processes[i].name)) {
+            bool is_more = restarts > c->processes[i].restarts;
+
+            c->processes[i].restarts = restarts;
+            return is_more;
+        }
+    if (c->n_processes < PROCESSES_MAX &&
+        slice_to_cstr(name, c->processes[c->n_processes].name, sizeof(c->processes[0].name)))
+        c->processes[c->n_processes++].restarts = restarts;
+    /* The first line about ourselves tells of our own restart. */
+    return restarts > 0 && slice_is_str(name, "weft-collector");
+}
+
+/* "process NAME PID RESTARTS STATE" */
+static void on_line(struct actor *a, slice_t line)
+{
+    struct collector *c = a->state;
+    slice_t rest = line, verb = word_next(&rest), name = word_next(&rest);
+    slice_t pid = word_next(&rest), number = word_next(&rest);
+    uint64_t restarts;
+    int64_t now_ms = (int64_t)clock_wall_ms();
+
+    if (!slice_is_str(verb, "process") || pid.n == 0 || !slice_to_u64(number, &restarts)) {
+        log_warn("lifeline line not understood", "bytes=%zu", line.n);
+        return;
+    }
+    if (note_restarts(c, name, restarts))
+        ledger_event(c->ledger,
+                     &(struct feed_event){.ns = slice_str(a->settings.control_namespace),
+                                          .pod = SLICE_LIT("control"),
+                                          .kind = SLICE_LIT("PROCESS_RESTARTED"),
+                                          .object = name,
+                                          .message = line,
+                                          .at_ms = now_ms},
+                     now_ms);
+}
+
 /* ---- life ---- */
 
 /* Confinement names directories, and they have to be there by then. */
@@ -425,6 +485,7 @@ int main(int argc, char **argv)
                                            .start = start,
                                            .confine = confine,
                                            .confined = confined,
+                                           .line = on_line,
                                            .stop = stop};
 
     return actor_run(&spec, argc, argv);
