@@ -170,14 +170,26 @@ void front_start_opaque(struct front *f, struct backend *backend, struct conn *e
 
 /* ---- the capture probe ---- */
 
-bool front_answer_probe(struct front *f, const struct sockaddr_storage *dst)
+#define PROBE_PORT 20001
+
+/* Outbound the reserved address alone tells it. Inbound the destination is the pod's own address, so the
+ * source port tells it: a program that listens on 20001 keeps its port for everybody else. */
+static bool is_probe(const struct front *f, const struct sockaddr_storage *dst)
 {
     struct sockaddr_storage probe4, probe6;
 
-    if (!address_parse(SLICE_LIT("192.0.2.1"), 20001, &probe4) ||
-        !address_parse(SLICE_LIT("2001:db8::1"), 20001, &probe6))
+    if (address_port(dst) != PROBE_PORT)
         return false;
-    if (address_port(dst) != 20001 || (!address_same_ip(dst, &probe4) && !address_same_ip(dst, &probe6)))
+    if (f->direction == DIRECTION_INBOUND)
+        return worker_is_local(f->worker, dst) && address_port(&conn_info(f->conn)->peer) == PROBE_PORT;
+    return address_parse(SLICE_LIT("192.0.2.1"), PROBE_PORT, &probe4) &&
+           address_parse(SLICE_LIT("2001:db8::1"), PROBE_PORT, &probe6) &&
+           (address_same_ip(dst, &probe4) || address_same_ip(dst, &probe6));
+}
+
+bool front_answer_probe(struct front *f, const struct sockaddr_storage *dst)
+{
+    if (!is_probe(f, dst))
         return false;
     conn_write(f->conn, SLICE_LIT("weft-capture-ok\n"));
     front_close(f, CLOSE_DONE, false);

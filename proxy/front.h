@@ -53,8 +53,8 @@ void front_close(struct front *f, enum close_reason why, bool is_reset);
 void front_closed(struct front *f);
 void front_drain(struct front *f);
 
-/* Linkerd's capture probe (linkerd-init's validator connects to an address nobody has): answers and closes.
- * True if it was one. */
+/* The capture probe (`weft redirect check`): a connection from inside the pod to a reserved address nobody has, or
+ * from outside to port 20001 of the pod from source port 20001. Answers one line and closes. True if it was one. */
 bool front_answer_probe(struct front *f, const struct sockaddr_storage *dst);
 
 /* ---- outbound.c, inbound.c ---- */

@@ -108,6 +108,22 @@ static enum capture_result capture_connected(int fd, const struct sockaddr *to, 
     return capture_listen(fd, end);
 }
 
+/* Inbound the proxy knows the probe by its source port (a program of the pod may listen on 20001 itself).
+ * Ending with a reset leaves no TIME_WAIT behind that would stand in the next probe's way. */
+static bool capture_bind(int fd, int family)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(CAPTURE_PORT)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(CAPTURE_PORT)};
+    struct linger reset = {.l_onoff = 1};
+    int on = 1;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0)
+        return false;
+    return family == AF_INET ? bind(fd, (struct sockaddr *)&v4, sizeof v4) == 0
+                             : bind(fd, (struct sockaddr *)&v6, sizeof v6) == 0;
+}
+
 enum capture_result capture_probe(const char *ip, uint32_t wait_ms, struct trouble *why)
 {
     uint64_t end = capture_now_ms() + wait_ms;
@@ -123,6 +139,11 @@ enum capture_result capture_probe(const char *ip, uint32_t wait_ms, struct troub
     fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         (void)trouble_errno(why, "socket");
+        return CAPTURE_ERROR;
+    }
+    if (!capture_bind(fd, to.ss_family)) {
+        (void)trouble_errno(why, "port %d", CAPTURE_PORT);
+        close(fd);
         return CAPTURE_ERROR;
     }
     r = capture_connected(fd, (struct sockaddr *)&to, len, end, why);

@@ -33,7 +33,7 @@ enum capture_result {
     CAPTURE_ERROR     /* the probe itself could not be made; `why` says so */
 };
 
-/* One connection to ip:20001 in the namespace of the calling process. */
+/* One connection to ip:20001, from port 20001, in the namespace of the calling process. */
 enum capture_result capture_probe(const char *ip, uint32_t wait_ms, struct trouble *why);
 
 /* The sentence for a result that is not CAPTURE_WORKS. `direction` is "outbound" or "inbound".
