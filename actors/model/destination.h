@@ -11,7 +11,7 @@
 struct destination_backend {
     bool exists;       /* there is such a service and it has this port */
     uint8_t protocol;  /* of the port, PROTOCOL_* */
-    const struct wire_endpoint *endpoints; /* lent for as long as the view is used */
+    struct wire_endpoint *endpoints; /* lent for as long as the view is used; not changed */
     size_t n_endpoints;
 };
 
@@ -36,8 +36,10 @@ struct destination_input {
  *     routes the older comes first, then by namespace and name;
  *   - a route for the port and one for all ports count the same;
  *   - no route: one default rule to the service itself. With routes there is none: no match is a 404;
- *   - timeouts and retries: the rule's stanza, else the route's annotations, else the service's; each
- *     of the two is taken whole from one place (linkerd.md 7.1);
+ *   - timeouts: the route's annotations together with the rule's stanza (the annotation wins for
+ *     request, the shorter one for an attempt), else the service's; retries: the rule's stanza, else the
+ *     route's annotations, else the service's. What the service says is taken whole or not at all
+ *     (linkerd.md 7.1);
  *   - a backend that does not exist keeps its share with state 1.
  * MODEL_LIMIT (more rules or backends than a message may have), NOMEM. */
 MUST_USE err_t destination_build(const struct destination_input *in, struct arena *arena,
@@ -45,7 +47,7 @@ MUST_USE err_t destination_build(const struct destination_input *in, struct aren
 
 /* The view of an address that no service owns: kind 2 with its one endpoint (a pod's own address), or
  * kind 0 if `endpoint` is NULL. */
-MUST_USE err_t destination_of_address(slice_t target, const struct wire_endpoint *endpoint,
+MUST_USE err_t destination_of_address(slice_t target, struct wire_endpoint *endpoint,
                                       uint8_t protocol, struct arena *arena,
                                       struct wire_destination *out);
 

@@ -34,6 +34,7 @@ bool protocol_parse(slice_t text, uint8_t *out);
 /* What the annotations timeout.linkerd.io/ and retry.linkerd.io/ say. */
 struct resource_limits {
     bool has_timeouts; /* any timeout annotation is there: none is inherited from the service */
+    bool has_request;  /* timeout.linkerd.io/request is, perhaps as 0 */
     uint32_t request_ms, backend_ms, idle_ms; /* 0 none */
     bool has_retry;    /* any retry annotation is there: likewise */
     struct wire_retry_policy retry;
