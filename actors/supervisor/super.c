@@ -347,7 +347,9 @@ static err_t make_dir(const struct super *s, const char *path)
     if (geteuid() == 0 && chown(path, s->settings.uid != 0 ? s->settings.uid : (uid_t)-1,
                                 s->settings.gid != 0 ? s->settings.gid : (gid_t)-1) != 0)
         return failed("chown", path);
-    if (chmod(path, 0700) != 0)
+    /* Who made it may have let others pass through (x): the state directory of an embedded control plane
+     * holds the pods' too. Nobody else may list or write it. */
+    if (chmod(path, 0700 | (st.st_mode & 0011)) != 0)
         return failed("chmod", path);
     return OK;
 }
