@@ -125,7 +125,8 @@ MUST_USE err_t mailbox_public_of(const char *secret_key, char public_key[MAILBOX
  * not be done within two seconds. Needs mailbox_prepare. fn must not call libzmq. */
 MUST_USE err_t mailbox_each_thread(void (*fn)(void *arg), void *arg);
 
-/* Ends the ZeroMQ context at the end of the process; every mailbox must be closed. */
+/* Ends the ZeroMQ context at the end of the process. Every mailbox should be closed; one that is not is
+ * logged and closed. actor_run calls it after the stop hook. */
 void mailbox_shutdown(void);
 
 #endif
