@@ -6,11 +6,11 @@
 #include "kit/log.h"
 #include "model/name.h"
 #include "wire/dispatch.h"
+#include "wire/join.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <zmq.h>
 
 #define ERRANDS_MAX      4096u
 #define ERRAND_MS        10000u
@@ -149,13 +149,18 @@ static void on_token_made(void *arg, const struct wire_call *call)
     struct control *c = arg;
     const struct wire_token_made *m = WIRE_GOT(token_made, call);
     struct errand *e = errand_find(c, m->id, ERRAND_TOKEN);
-    char secret[MAILBOX_KEY_TEXT] = "", public_key[MAILBOX_KEY_TEXT] = "", text[128];
+    char secret[MAILBOX_KEY_TEXT] = "", public_key[MAILBOX_KEY_TEXT] = "", text[WIRE_JOIN_TEXT];
+    struct wire_join join;
     if (e == NULL)
         return;
     /* The secret is passed through and wiped; only the public half is kept. */
-    bool is_good = m->secret.n == 32 && m->token_id.n == 16 &&
-                   zmq_z85_encode(secret, m->secret.p, 32) != NULL &&
-                   mailbox_public_of(secret, public_key) == OK;
+    bool is_good = m->secret.n == sizeof join.secret && m->token_id.n == 16 &&
+                   slice_to_cstr(m->token_id, join.id, sizeof join.id);
+    if (is_good) {
+        memcpy(join.secret, m->secret.p, sizeof join.secret);
+        wire_join_z85(join.secret, secret);
+        is_good = mailbox_public_of(secret, public_key) == OK;
+    }
     const struct mesh_token row = {.id = m->token_id,
                                    .public_key = slice_str(public_key),
                                    .ns = slice_str(e->ns),
@@ -167,15 +172,14 @@ static void on_token_made(void *arg, const struct wire_call *call)
         give_up(c, e, why != OK ? why : ERR_OF(NOMEM));
         return;
     }
-    int at = snprintf(text, sizeof text, "weft1.%.*s.", SLICE_FMT(m->token_id));
-    for (size_t i = 0; i < 32; i++)
-        at += snprintf(text + at, sizeof text - (size_t)at, "%02x", m->secret.p[i]);
+    wire_join_format(&join, text);
     const struct wire_token_answer answer = {.id = e->asked_id,
                                              .token = slice_str(text),
                                              .broker_key = slice_str(c->public_key),
                                              .anchors = slice(c->anchors, c->n_anchors)};
     CONTROL_SEND(c, c->cli, slice(e->route, e->n_route), token_answer, &answer);
     explicit_bzero(text, sizeof text);
+    explicit_bzero(&join, sizeof join);
     errand_free(c, e);
 }
 
