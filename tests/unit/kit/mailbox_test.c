@@ -698,6 +698,16 @@ static void test_each_thread(void **state)
     }
 }
 
+static void test_shutdown_closes_what_is_open(void **state)
+{
+    struct bench *b = *state;
+
+    open_both(b);
+    mailbox_shutdown();
+    b->router = b->dealer = NULL; /* gone with it */
+    assert_int_equal(access(b->ipc + 6, F_OK), -1);
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -727,6 +737,7 @@ int main(void)
         CASE(test_curve_plain_client),
         CASE(test_bad_keys_and_endpoints),
         CASE(test_each_thread),
+        CASE(test_shutdown_closes_what_is_open),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
