@@ -118,13 +118,8 @@ static void on_msg(void *arg, const struct mailbox_msg *m)
 static void on_telemetry_link(void *arg, bool is_up)
 {
     struct link *l = arg;
-    if (!is_up)
-        return;
-    const struct wire_state out = {.key = SLICE_LIT("broker"),
-                                   .is_good = l->state == LINK_LIVE,
-                                   .text = slice_str(session_state_name(l->state)),
-                                   .value = (int64_t)l->mesh_revision};
-    LINK_TELL(l->telemetry, slice(NULL, 0), state, &out);
+    if (is_up)
+        session_tell_state(l);
 }
 
 err_t local_open(struct link *l)

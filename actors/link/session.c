@@ -45,13 +45,19 @@ const char *session_state_name(enum link_state s)
     return names[s];
 }
 
-static void tell_state(struct link *l)
+void session_tell_state(struct link *l)
 {
     const struct wire_state out = {.key = SLICE_LIT("broker"),
                                    .is_good = l->state == LINK_LIVE,
                                    .text = slice_str(session_state_name(l->state)),
                                    .value = (int64_t)l->mesh_revision};
+    /* Ready is also who can go on without the broker. */
+    const struct wire_state held = {.key = SLICE_LIT("snapshot"),
+                                    .is_good = l->bytes > 0,
+                                    .text = l->bytes > 0 ? SLICE_LIT("the last view is held")
+                                                         : SLICE_LIT("nothing is held")};
     LINK_TELL(l->telemetry, nobody, state, &out);
+    LINK_TELL(l->telemetry, nobody, state, &held);
     actor_note(l->actor, "broker", "%s", session_state_name(l->state));
 }
 
@@ -69,7 +75,7 @@ static void enter(struct link *l, enum link_state next)
         HASH_ITER (hh, l->views, v, after)
             v->is_watched = false;
     }
-    tell_state(l);
+    session_tell_state(l);
 }
 
 /* ---- connections ---- */

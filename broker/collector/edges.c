@@ -1,7 +1,7 @@
 /* Outbound series are the client's pod's: source = the pod's workload, destination = the labels dst_namespace
  * and dst_service, or the authority, or the address, where the mesh knows no service. Inbound series are the
  * server's pod's: destination = the service that the pod serves at srv_port (or its workload), source = the
- * service account in the client's identity, or "(unmeshed)". */
+ * service account in the client's identity, or "(unmeshed)". A split's backends are destinations of their own. */
 #include "broker/collector/edges.h"
 
 #include "kit/hash.h"
@@ -129,6 +129,24 @@ static slice_t service_at(const struct feed_metrics *m, slice_t port)
     return m->workload;
 }
 
+/* A mesh-made answer has no backend; its authority names the service all the same: NAME.NS.svc.ZONE:PORT. */
+static bool parse_service_authority(slice_t authority, slice_t *name, slice_t *ns)
+{
+    const uint8_t *dot = authority.n != 0 ? memchr(authority.p, '.', authority.n) : NULL;
+    slice_t rest;
+
+    if (dot == NULL)
+        return false;
+    *name = slice(authority.p, (size_t)(dot - authority.p));
+    rest = slice_skip(authority, name->n + 1);
+    dot = rest.n != 0 ? memchr(rest.p, '.', rest.n) : NULL;
+    if (dot == NULL)
+        return false;
+    *ns = slice(rest.p, (size_t)(dot - rest.p));
+    return name->n > 0 && ns->n > 0 && ns->n <= 63 &&
+           slice_starts(slice_skip(rest, ns->n + 1), SLICE_LIT("svc."));
+}
+
 static void name_outbound(const struct feed_metrics *m, const struct feed_series *s,
                           enum measure what, struct names *out)
 {
@@ -142,8 +160,11 @@ static void name_outbound(const struct feed_metrics *m, const struct feed_series
         out->dst_ns = parse_label(s, "dst_namespace");
         out->dst_service = parse_label(s, "dst_service");
     }
-    if (out->dst_service.n == 0)
-        out->dst_service = or_else(parse_label(s, "authority"), parse_label(s, "target_addr"));
+    if (out->dst_service.n > 0 ||
+        parse_service_authority(parse_label(s, "authority"), &out->dst_service, &out->dst_ns))
+        return;
+    out->dst_ns = (slice_t){0};
+    out->dst_service = or_else(parse_label(s, "authority"), parse_label(s, "target_addr"));
 }
 
 static void name_inbound(const struct feed_metrics *m, const struct feed_series *s,
