@@ -59,9 +59,7 @@ static void on_eof(struct conn *c, bool is_clean)
     struct side *s = conn_owner(c);
 
     fprintf(s->probe->events, "eof %s\n", is_clean ? "clean" : "truncated");
-    conn_finish(c);
-    if (s->probe->is_server)
-        conn_close_gently(c, CLOSE_DONE);
+    conn_close_gently(c, CLOSE_DONE);
 }
 
 static void on_closed(struct conn *c, enum close_reason why)
