@@ -125,6 +125,10 @@ struct http_back; /* a connection in the client role */
 
 struct http_back_conf {
     struct http_limits limits;
+    /* HTTP/2 keep-alive: a PING after ping_every_ms without input, the connection ends (STALLED) ping_wait_ms later if
+     * nothing comes. 0: 10 s and 3 s. While streams run; with ping_when_idle always. */
+    uint64_t ping_every_ms, ping_wait_ms;
+    bool ping_when_idle;
     /* Slots became free / the number of free slots changed. May be NULL. */
     void (*on_ready)(void *arg, struct http_back *b);
     /* No new stream may be opened (GOAWAY, Connection: close, drained); running ones go on. */

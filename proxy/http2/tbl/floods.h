@@ -1,0 +1,13 @@
+/* What a peer may cost us without asking for anything: token buckets per connection (hardening.md 2.2).
+ * At three quarters of a bucket the connection is told to go away (GOAWAY, NO_ERROR), at its end it is closed
+ * with FLOOD.
+ *    kind           burst  per second  what is counted */
+FLOOD(EARLY_RESET,     100,   2, "streams reset within a second and before an answer, or refused; an answered stream gives one back")
+FLOOD(RESET,          1000,  33, "all resets by the peer")
+FLOOD(SETTINGS,         50,   1, "SETTINGS frames that are not acknowledgements")
+FLOOD(PING,            100,   2, "PING frames that are not acknowledgements")
+FLOOD(PRIORITY,        100,   2, "PRIORITY frames; they have no other effect")
+FLOOD(EMPTY_DATA,      100,   1, "DATA frames without content that do not end a stream")
+FLOOD(UNKNOWN,         100,  10, "frames of unknown types, PRIORITY_UPDATE among them")
+FLOOD(GOAWAY,           10,   1, "GOAWAY frames")
+FLOOD(HUGE_HEAD,        10,   1, "header blocks over the limits")
