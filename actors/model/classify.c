@@ -1,7 +1,7 @@
 #include "model/classify.h"
 
 const uint32_t classify_bucket_ms[CLASSIFY_BUCKETS - 1] = {
-    1,   2,   3,   4,    5,    10,   20,   30,   40,    50,    100,   200,  300,
+    1,   2,   3,    4,    5,    10,   20,   30,    40,    50,    100,   200,   300,
     400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 40000, 50000,
 };
 
@@ -25,8 +25,8 @@ static const char *const grpc_names[GRPC_STATUSES] = {
     "UNAUTHENTICATED",
 };
 
-#define GRPC_FAILURES                                                                              \
-    (1U << GRPC_UNKNOWN | 1U << GRPC_DEADLINE_EXCEEDED | 1U << GRPC_PERMISSION_DENIED |            \
+#define GRPC_FAILURES                                                                          \
+    (1U << GRPC_UNKNOWN | 1U << GRPC_DEADLINE_EXCEEDED | 1U << GRPC_PERMISSION_DENIED |        \
      1U << GRPC_INTERNAL | 1U << GRPC_UNAVAILABLE | 1U << GRPC_DATA_LOSS)
 
 bool classify_is_success(const struct classify_end *end)

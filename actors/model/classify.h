@@ -32,17 +32,17 @@ enum {
 
 /* What is known when an exchange is over. */
 struct classify_end {
-    uint16_t status;     /* HTTP status; 0: there was no answer at all */
-    bool is_grpc;        /* the request's content-type begins with application/grpc */
-    bool has_grpc;       /* a grpc-status came, in the head or the trailers */
+    uint16_t status; /* HTTP status; 0: there was no answer at all */
+    bool is_grpc;    /* the request's content-type begins with application/grpc */
+    bool has_grpc;   /* a grpc-status came, in the head or the trailers */
     uint32_t grpc_status;
-    bool was_cut;        /* reset, timeout or connection lost before the end */
+    bool was_cut; /* reset, timeout or connection lost before the end */
 };
 
-/* True: success. HTTP: 5xx is failure (4xx is the client's doing). gRPC: statuses 2, 4, 7, 13, 14, 15
- * are failures, a number outside of the list too. A stream that was cut, or had no answer, is failure.
- * Unlike Linkerd, a gRPC stream that ends without grpc-status is a failure: it violates the protocol,
- * and clients report it as an error. */
+/* True: success. HTTP: 5xx is failure (4xx is the client's doing). gRPC: statuses 2, 4, 7, 13,
+ * 14, 15 are failures, a number outside of the list too. A stream that was cut, or had no
+ * answer, is failure. Unlike Linkerd, a gRPC stream that ends without grpc-status is a failure:
+ * it violates the protocol, and clients report it as an error. */
 bool classify_is_success(const struct classify_end *end);
 
 /* "application/grpc", alone or with +suffix or ;parameters (not application/grpc-web). */
@@ -54,8 +54,8 @@ bool classify_parse_grpc(slice_t text, uint32_t *out);
 /* "UNAVAILABLE" for 14; "" outside of the list. */
 const char *classify_grpc_name(uint32_t status);
 
-/* Linkerd's buckets of response_latency_ms: upper bounds (inclusive) in milliseconds, the last one being
- * infinite and not in this table. */
+/* Linkerd's buckets of response_latency_ms: upper bounds (inclusive) in milliseconds, the last
+ * one being infinite and not in this table. */
 #define CLASSIFY_BUCKETS 26
 extern const uint32_t classify_bucket_ms[CLASSIFY_BUCKETS - 1];
 

@@ -1,7 +1,7 @@
 #include "model/code.h"
 
 static const struct code_info infos[CODE_COUNT] = {
-#define CODE(id, name, http, grpc, closes, proxy_status, what, remedy)                             \
+#define CODE(id, name, http, grpc, closes, proxy_status, what, remedy)                         \
     [CODE_##name] = {#id, #name, http, grpc, closes, #proxy_status, what, remedy},
 #include "model/tbl/codes.h"
 #undef CODE

@@ -1,5 +1,5 @@
-/* The stable codes of what the mesh answers or refuses by itself (tbl/codes.h): one name for logs,
- * metrics, Proxy-Status, weft explain, and the status that goes with it. */
+/* The stable codes of what the mesh answers or refuses by itself (tbl/codes.h): one name for
+ * logs, metrics, Proxy-Status, weft explain, and the status that goes with it. */
 #ifndef MODEL_CODE_H
 #define MODEL_CODE_H
 
@@ -33,8 +33,8 @@ const struct code_info *code_info(enum code code);
 /* By id ("W1001", also "1001") or name, ASCII case ignored. CODE_NONE if there is none. */
 enum code code_find(slice_t text);
 
-/* The code for a reason of weft-tls (handshake_failed.code): "EXPIRED" -> CODE_EXPIRED; reasons without
- * a code of their own give CODE_TLS_FAILED. */
+/* The code for a reason of weft-tls (handshake_failed.code): "EXPIRED" -> CODE_EXPIRED; reasons
+ * without a code of their own give CODE_TLS_FAILED. */
 enum code code_of_tls(slice_t reason);
 
 #endif

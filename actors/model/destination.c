@@ -22,14 +22,16 @@ static err_t take(struct builder *b, size_t n, size_t size, void **out)
 
 /* ---- which routes ---- */
 
-bool destination_is_attached(const struct resource *route, slice_t namespace, slice_t name, uint16_t port)
+bool destination_is_attached(const struct resource *route, slice_t namespace, slice_t name,
+                             uint16_t port)
 {
     const struct http_route *r = &route->http_route;
 
     if (route->kind != RESOURCE_HTTP_ROUTE)
         return false;
     for (size_t i = 0; i < r->n_parents; i++)
-        if (slice_is(r->parents[i].namespace, namespace) && slice_is(r->parents[i].name, name) &&
+        if (slice_is(r->parents[i].namespace, namespace) &&
+            slice_is(r->parents[i].name, name) &&
             (r->parents[i].port == 0 || r->parents[i].port == port))
             return true;
     return false;
@@ -55,7 +57,8 @@ static int compare_age(const void *left, const void *right)
 }
 
 /* The attached routes of one namespace into list; their number. */
-static size_t collect(const struct destination_input *in, slice_t namespace, const struct resource **list)
+static size_t collect(const struct destination_input *in, slice_t namespace,
+                      const struct resource **list)
 {
     const struct resource *s = in->service;
     size_t n = 0;
@@ -77,7 +80,8 @@ static err_t choose_routes(struct builder *b, const struct resource ***out, size
     TRY(take(b, in->n_routes, sizeof(*list), &p));
     list = p;
     if (in->client_namespace.n > 0 && !slice_is(in->client_namespace, in->service->namespace))
-        n = collect(in, in->client_namespace, list); /* the consumer's own, instead of the producer's */
+        n = collect(in, in->client_namespace,
+                    list); /* the consumer's own, instead of the producer's */
     if (n == 0)
         n = collect(in, in->service->namespace, list);
     if (n > 1)
@@ -89,7 +93,8 @@ static err_t choose_routes(struct builder *b, const struct resource ***out, size
 
 /* ---- backends ---- */
 
-static err_t backend_index(struct builder *b, slice_t namespace, slice_t name, uint16_t port, uint16_t *out)
+static err_t backend_index(struct builder *b, slice_t namespace, slice_t name, uint16_t port,
+                           uint16_t *out)
 {
     struct wire_destination *d = b->out;
     struct destination_backend found = {.exists = false};
@@ -120,7 +125,8 @@ static err_t backend_index(struct builder *b, slice_t namespace, slice_t name, u
 }
 
 /* No backendRefs: everything goes to the parent, which is backends[0]. */
-static err_t add_weights(struct builder *b, const struct route_rule *from, struct wire_rule *rule)
+static err_t add_weights(struct builder *b, const struct route_rule *from,
+                         struct wire_rule *rule)
 {
     size_t n = from != NULL && from->n_backends > 0 ? from->n_backends : 1;
     void *p;
@@ -152,7 +158,8 @@ static uint32_t shorter(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static void set_timeouts(struct wire_rule *rule, const struct route_rule *from, const struct resource_limits *route,
+static void set_timeouts(struct wire_rule *rule, const struct route_rule *from,
+                         const struct resource_limits *route,
                          const struct resource_limits *service)
 {
     if ((from == NULL || !from->has_timeouts) && (route == NULL || !route->has_timeouts)) {
@@ -174,7 +181,8 @@ static void set_timeouts(struct wire_rule *rule, const struct route_rule *from, 
 }
 
 static err_t set_retry(struct builder *b, struct wire_rule *rule, const struct route_rule *from,
-                       const struct resource_limits *route, const struct resource_limits *service)
+                       const struct resource_limits *route,
+                       const struct resource_limits *service)
 {
     const struct wire_retry_policy *policy = NULL;
     void *p;
@@ -203,7 +211,8 @@ static err_t name_route(struct builder *b, const struct resource *route, slice_t
     int n = snprintf(text, sizeof(text), "%s/%.*s/%.*s", resource_kind_name(route->kind),
                      SLICE_FMT(route->namespace), SLICE_FMT(route->name));
 
-    *out = arena_copy(b->arena, slice(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1));
+    *out = arena_copy(b->arena,
+                      slice(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1));
     return out->p != NULL ? OK : ERR_OF(NOMEM);
 }
 
@@ -292,7 +301,8 @@ static err_t build(struct builder *b)
     return add_rules(b);
 }
 
-err_t destination_build(const struct destination_input *in, struct arena *arena, struct wire_destination *out)
+err_t destination_build(const struct destination_input *in, struct arena *arena,
+                        struct wire_destination *out)
 {
     struct wire_destination d;
     struct builder b = {in, arena, &d};
@@ -303,8 +313,8 @@ err_t destination_build(const struct destination_input *in, struct arena *arena,
     return OK;
 }
 
-err_t destination_of_address(slice_t target, struct wire_endpoint *endpoint, uint8_t protocol, struct arena *arena,
-                             struct wire_destination *out)
+err_t destination_of_address(slice_t target, struct wire_endpoint *endpoint, uint8_t protocol,
+                             struct arena *arena, struct wire_destination *out)
 {
     struct wire_destination d;
     struct builder b = {NULL, arena, &d};

@@ -126,7 +126,8 @@ err_t look_object(const struct look *at, const char *const *known)
         const json_t *in;
         json_t *out;
     } object = {.in = at->v};
-    json_object_foreach(object.out, key, value) {
+    json_object_foreach(object.out, key, value)
+    {
         const char *const *k = known;
 
         while (*k != NULL && strcmp(*k, key) != 0)
@@ -176,8 +177,9 @@ err_t look_text(const struct look *at, size_t max, slice_t *out)
     slice_t s;
 
     if (!json_is_string(at->v))
-        return look_refuse(at, "must be text, not %s%s", type_name(at->v),
-                           json_is_number(at->v) || json_is_boolean(at->v) ? " (put it into quotes)" : "");
+        return look_refuse(
+            at, "must be text, not %s%s", type_name(at->v),
+            json_is_number(at->v) || json_is_boolean(at->v) ? " (put it into quotes)" : "");
     s = slice(json_string_value(at->v), json_string_length(at->v));
     if (s.n > max)
         return look_refuse(at, "is %zu bytes long, at most %zu", s.n, max);
@@ -196,10 +198,12 @@ err_t look_number(const struct look *at, int64_t min, int64_t max, int64_t *out)
     json_int_t v;
 
     if (!json_is_integer(at->v))
-        return look_refuse(at, "must be a whole number, not %s", json_is_real(at->v) ? "a fraction" : type_name(at->v));
+        return look_refuse(at, "must be a whole number, not %s",
+                           json_is_real(at->v) ? "a fraction" : type_name(at->v));
     v = json_integer_value(at->v);
     if (v < min || v > max)
-        return look_refuse(at, "%" PRId64 " is not in %" PRId64 "..%" PRId64, (int64_t)v, min, max);
+        return look_refuse(at, "%" PRId64 " is not in %" PRId64 "..%" PRId64, (int64_t)v, min,
+                           max);
     *out = v;
     return OK;
 }
@@ -222,7 +226,8 @@ err_t look_duration(const struct look *at, uint32_t *ms)
     }
     TRY(look_text(at, 64, &s));
     if (!duration_parse(s, ms))
-        return look_refuse(at, "\"%.*s\" is not a duration (number and unit: 10s, 250ms)", SLICE_FMT(s));
+        return look_refuse(at, "\"%.*s\" is not a duration (number and unit: 10s, 250ms)",
+                           SLICE_FMT(s));
     return OK;
 }
 
@@ -243,9 +248,10 @@ err_t look_word(const struct look *at, const char *const *words, size_t *out)
     }
     guess = look_guess((const char *)s.p, words);
     if (guess != NULL)
-        return look_refuse(at, "\"%.*s\" is not known; did you mean %s?", s.n > 60 ? 60 : (int)s.n,
-                           (const char *)s.p, guess);
-    return look_refuse(at, "\"%.*s\" is not one of: %s", s.n > 60 ? 60 : (int)s.n, (const char *)s.p, list);
+        return look_refuse(at, "\"%.*s\" is not known; did you mean %s?",
+                           s.n > 60 ? 60 : (int)s.n, (const char *)s.p, guess);
+    return look_refuse(at, "\"%.*s\" is not one of: %s", s.n > 60 ? 60 : (int)s.n,
+                       (const char *)s.p, list);
 }
 
 err_t look_label(const struct look *at, slice_t *out)
@@ -254,7 +260,9 @@ err_t look_label(const struct look *at, slice_t *out)
 
     TRY(look_text(at, 1024, &s));
     if (!name_is_label(s))
-        return look_refuse(at, "\"%.*s\" is not a name (a-z, 0-9 and -, at most 63, letters or digits at both ends)",
+        return look_refuse(at,
+                           "\"%.*s\" is not a name (a-z, 0-9 and -, at most 63, letters or "
+                           "digits at both ends)",
                            s.n > 80 ? 80 : (int)s.n, (const char *)s.p);
     *out = s;
     return OK;
@@ -271,9 +279,10 @@ err_t look_host(const struct look *at, bool may_be_wildcard, slice_t *out)
         return ERR_OF(NOMEM);
     for (size_t i = 0; i < s.n; i++)
         lower[i] = s.p[i] >= 'A' && s.p[i] <= 'Z' ? (uint8_t)(s.p[i] + 32) : s.p[i];
-    if (may_be_wildcard ? !name_is_host_or_wildcard(slice(lower, s.n)) : !name_is_host(slice(lower, s.n)))
-        return look_refuse(at, "\"%.*s\" is not a host name%s", s.n > 80 ? 80 : (int)s.n, (const char *)s.p,
-                           may_be_wildcard ? " or *.name" : "");
+    if (may_be_wildcard ? !name_is_host_or_wildcard(slice(lower, s.n))
+                        : !name_is_host(slice(lower, s.n)))
+        return look_refuse(at, "\"%.*s\" is not a host name%s", s.n > 80 ? 80 : (int)s.n,
+                           (const char *)s.p, may_be_wildcard ? " or *.name" : "");
     *out = slice(lower, s.n);
     return OK;
 }

@@ -1,7 +1,8 @@
 /* Looking into a JSON value field by field, with the path at hand when something is wrong.
  *
- * A look is a value and where it was found; children point at their parent, which must live as long (they
- * are locals of the functions that walk down). null counts as absent. Texts are copied into the arena.
+ * A look is a value and where it was found; children point at their parent, which must live as
+ * long (they are locals of the functions that walk down). null counts as absent. Texts are
+ * copied into the arena.
  */
 #ifndef MODEL_LOOK_H
 #define MODEL_LOOK_H
@@ -30,8 +31,8 @@ struct look {
 /* Refuses with this reason at this place: sets why and returns MODEL_INVALID. */
 err_t look_refuse(const struct look *at, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-/* `at` must be an object with no other fields than `known` (NULL at the end); the message for another
- * one guesses what was meant. */
+/* `at` must be an object with no other fields than `known` (NULL at the end); the message for
+ * another one guesses what was meant. */
 MUST_USE err_t look_object(const struct look *at, const char *const *known);
 
 /* The field, if it is there. */
@@ -44,7 +45,8 @@ MUST_USE err_t look_list(const struct look *at, size_t max, size_t *n);
 struct look look_item(const struct look *list, size_t i);
 
 /* Values. */
-MUST_USE err_t look_text(const struct look *at, size_t max, slice_t *out); /* any text without control characters */
+MUST_USE err_t look_text(const struct look *at, size_t max,
+                         slice_t *out); /* any text without control characters */
 MUST_USE err_t look_number(const struct look *at, int64_t min, int64_t max, int64_t *out);
 MUST_USE err_t look_bool(const struct look *at, bool *out);
 MUST_USE err_t look_duration(const struct look *at, uint32_t *ms);
@@ -54,7 +56,8 @@ MUST_USE err_t look_word(const struct look *at, const char *const *words, size_t
 
 /* Names, by the kinds of name.h. */
 MUST_USE err_t look_label(const struct look *at, slice_t *out);
-MUST_USE err_t look_host(const struct look *at, bool may_be_wildcard, slice_t *out); /* lower case */
+MUST_USE err_t look_host(const struct look *at, bool may_be_wildcard,
+                         slice_t *out); /* lower case */
 MUST_USE err_t look_port(const struct look *at, uint16_t *out);
 
 /* n zeroed elements of `size` from the arena. */

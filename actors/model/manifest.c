@@ -1,5 +1,6 @@
-/* YAML events to jansson values, without recursion: a stack of open containers, MANIFEST_DEPTH high.
- * Beside the values a list of places is kept (path, line), so that an error found later can point. */
+/* YAML events to jansson values, without recursion: a stack of open containers, MANIFEST_DEPTH
+ * high. Beside the values a list of places is kept (path, line), so that an error found later
+ * can point. */
 #include "model/manifest.h"
 
 #include "kit/buf.h"
@@ -134,7 +135,8 @@ static err_t scalar_value(struct loader *l, const yaml_event_t *e, json_t **out)
         return refuse(l, e, "anchors (&name) are not supported; write the value out");
     if (e->data.scalar.tag != NULL)
         return refuse(l, e, "tags (!name) are not supported");
-    *out = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? plain_scalar(text) : json_string(text);
+    *out = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? plain_scalar(text)
+                                                           : json_string(text);
     return *out != NULL ? OK : refuse(l, e, "text that is not valid UTF-8");
 }
 
@@ -211,7 +213,8 @@ static err_t on_open(struct loader *l, const yaml_event_t *e, bool is_object, bo
     if (is_key_due(l))
         return refuse(l, e, "a key must be plain text");
     if (is_marked)
-        return refuse(l, e, "anchors (&name) and tags (!name) are not supported; write the value out");
+        return refuse(
+            l, e, "anchors (&name) and tags (!name) are not supported; write the value out");
     if (l->depth == MANIFEST_DEPTH)
         return refuse(l, e, "nested too deep");
     value = is_object ? json_object() : json_array();
@@ -249,7 +252,8 @@ static err_t add_object(struct loader *l, json_t *json, unsigned line, size_t it
 static err_t not_an_object(struct loader *l, unsigned line)
 {
     l->why->line = line;
-    return why_set(l->why, ERR_OF(MODEL_SYNTAX), "not an object with apiVersion, kind and metadata");
+    return why_set(l->why, ERR_OF(MODEL_SYNTAX),
+                   "not an object with apiVersion, kind and metadata");
 }
 
 /* The document is complete: one object, or the items of a List. */
@@ -267,7 +271,8 @@ static err_t end_document(struct loader *l)
         for (size_t i = 0; e == OK && i < json_array_size(items); i++) {
             json_t *item = json_array_get(items, i);
 
-            e = json_is_object(item) ? add_object(l, item, 0, i + 1) : not_an_object(l, l->root_line);
+            e = json_is_object(item) ? add_object(l, item, 0, i + 1)
+                                     : not_an_object(l, l->root_line);
         }
     } else {
         e = add_object(l, l->root, l->root_line, 0);
@@ -295,9 +300,13 @@ static err_t on_event(struct loader *l, const yaml_event_t *e, bool *is_end)
     case YAML_SCALAR_EVENT:
         return on_scalar(l, e);
     case YAML_SEQUENCE_START_EVENT:
-        return on_open(l, e, false, e->data.sequence_start.anchor != NULL || e->data.sequence_start.tag != NULL);
+        return on_open(l, e, false,
+                       e->data.sequence_start.anchor != NULL ||
+                           e->data.sequence_start.tag != NULL);
     case YAML_MAPPING_START_EVENT:
-        return on_open(l, e, true, e->data.mapping_start.anchor != NULL || e->data.mapping_start.tag != NULL);
+        return on_open(l, e, true,
+                       e->data.mapping_start.anchor != NULL ||
+                           e->data.mapping_start.tag != NULL);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
         on_close(l);
@@ -317,7 +326,8 @@ static err_t load_yaml(struct loader *l)
         if (yaml_parser_parse(&l->yaml, &e) == 0) {
             bool has_mark = l->yaml.problem_mark.line != 0 || l->yaml.problem_mark.column != 0;
 
-            l->why->line = (unsigned)(has_mark ? l->yaml.problem_mark.line : l->yaml.mark.line) + 1;
+            l->why->line =
+                (unsigned)(has_mark ? l->yaml.problem_mark.line : l->yaml.mark.line) + 1;
             return why_set(l->why, ERR_OF(MODEL_SYNTAX), "not valid YAML: %s",
                            l->yaml.problem != NULL ? l->yaml.problem : "cannot be read");
         }
@@ -366,7 +376,8 @@ err_t manifest_parse_json(slice_t text, json_t **out, struct why *why)
         return why_set(why, ERR_OF(MODEL_LIMIT), "larger than %u bytes", MANIFEST_TEXT);
     if (is_too_deep(text))
         return why_set(why, ERR_OF(MODEL_SYNTAX), "nested too deep");
-    json = json_loadb(text.n > 0 ? (const char *)text.p : "", text.n, JSON_REJECT_DUPLICATES, &error);
+    json = json_loadb(text.n > 0 ? (const char *)text.p : "", text.n, JSON_REJECT_DUPLICATES,
+                      &error);
     if (json == NULL) {
         why->line = error.line > 0 ? (unsigned)error.line : 0;
         return why_set(why, ERR_OF(MODEL_SYNTAX), "not valid JSON: %s", error.text);
@@ -431,7 +442,8 @@ err_t manifest_parse(slice_t text, struct manifest **out, struct why *why)
             return ERR_OF(NOMEM);
         }
         yaml_parser_set_encoding(&l.yaml, YAML_UTF8_ENCODING);
-        yaml_parser_set_input_string(&l.yaml, text.n > 0 ? text.p : (const uint8_t *)"", text.n);
+        yaml_parser_set_input_string(&l.yaml, text.n > 0 ? text.p : (const uint8_t *)"",
+                                     text.n);
         e = load_yaml(&l);
         yaml_parser_delete(&l.yaml);
     }
@@ -463,7 +475,8 @@ static bool is_around(const char *outer, const char *path)
 {
     size_t n = strlen(outer);
 
-    return strncmp(outer, path, n) == 0 && (path[n] == '\0' || path[n] == '.' || path[n] == '[');
+    return strncmp(outer, path, n) == 0 &&
+           (path[n] == '\0' || path[n] == '.' || path[n] == '[');
 }
 
 unsigned manifest_line(const struct manifest *m, size_t object, const char *path)
@@ -474,8 +487,8 @@ unsigned manifest_line(const struct manifest *m, size_t object, const char *path
     unsigned line = o->line;
 
     if (o->item > 0)
-        (void)snprintf(full, sizeof(full), "items[%zu]%s%s", o->item - 1, *path != '\0' && *path != '[' ? "." : "",
-                       path);
+        (void)snprintf(full, sizeof(full), "items[%zu]%s%s", o->item - 1,
+                       *path != '\0' && *path != '[' ? "." : "", path);
     else
         (void)snprintf(full, sizeof(full), "%s", path);
     for (size_t i = o->first_place; i < o->first_place + o->n_places; i++) {

@@ -112,7 +112,8 @@ err_t name_identity_parse(slice_t text, struct name_identity *out)
     if (at == NULL)
         return ERR_OF(MODEL_NAME);
     before = (size_t)(at - text.p);
-    for (ns = before; ns > 0 && text.p[ns - 1] != '.'; ns--) /* the namespace is the last label */
+    for (ns = before; ns > 0 && text.p[ns - 1] != '.';
+         ns--) /* the namespace is the last label */
         continue;
     if (ns < 2)
         return ERR_OF(MODEL_NAME);
@@ -139,7 +140,8 @@ static bool parse_port(slice_t s, uint16_t *out)
     return true;
 }
 
-/* Splits host and port; the brackets of an IPv6 address go away. False if it is neither form. */
+/* Splits host and port; the brackets of an IPv6 address go away. False if it is neither form.
+ */
 static bool split_authority(slice_t text, slice_t *host, slice_t *port)
 {
     const uint8_t *end;

@@ -29,8 +29,10 @@ struct name_identity {
     slice_t service_account, namespace, control_namespace, trust_domain;
 };
 
-/* Writes the identity with a NUL. MODEL_NAME if a part is not valid or the whole is longer than 253. */
-MUST_USE err_t name_identity_make(const struct name_identity *parts, char out[NAME_MAX_HOST + 1]);
+/* Writes the identity with a NUL. MODEL_NAME if a part is not valid or the whole is longer than
+ * 253. */
+MUST_USE err_t name_identity_make(const struct name_identity *parts,
+                                  char out[NAME_MAX_HOST + 1]);
 
 /* The parts point into `text`. MODEL_NAME if it is not such a name. */
 MUST_USE err_t name_identity_parse(slice_t text, struct name_identity *out);
@@ -46,24 +48,27 @@ enum name_target_kind {
 struct name_target {
     enum name_target_kind kind;
     bool is_ipv6;
-    char host[NAME_MAX_HOST + 1]; /* lower case, no trailing dot; IPv6 without brackets, shortest form */
+    char host[NAME_MAX_HOST +
+              1]; /* lower case, no trailing dot; IPv6 without brackets, shortest form */
     uint16_t port;
     char namespace[NAME_MAX_LABEL + 1]; /* SERVICE */
     char name[NAME_MAX_LABEL + 1];      /* SERVICE */
 };
 
-/* Parses IP:PORT, [IPv6]:PORT or NAME:PORT; without a port default_port counts, and 0 makes that an
- * error. NAME, NAME.NS, NAME.NS.svc and NAME.NS.svc.cluster.local are services (NAME alone in
- * default_namespace; two labels may be a public name too: the broker knows). MODEL_NAME. */
+/* Parses IP:PORT, [IPv6]:PORT or NAME:PORT; without a port default_port counts, and 0 makes
+ * that an error. NAME, NAME.NS, NAME.NS.svc and NAME.NS.svc.cluster.local are services (NAME
+ * alone in default_namespace; two labels may be a public name too: the broker knows).
+ * MODEL_NAME. */
 MUST_USE err_t name_target_parse(slice_t text, slice_t default_namespace, uint16_t default_port,
                                  struct name_target *out);
 
-/* The one spelling of a target, used as topic: services as NAME.NS.svc.cluster.local:PORT, IPv6 in
- * brackets. At most 253 + 8 bytes. */
+/* The one spelling of a target, used as topic: services as NAME.NS.svc.cluster.local:PORT, IPv6
+ * in brackets. At most 253 + 8 bytes. */
 #define NAME_TARGET_TEXT 272
 void name_target_format(const struct name_target *t, char out[NAME_TARGET_TEXT]);
 
-/* An authority (host[:port], IPv6 in brackets) without its port and trailing dot. Whole if odd. */
+/* An authority (host[:port], IPv6 in brackets) without its port and trailing dot. Whole if odd.
+ */
 slice_t name_host_of(slice_t authority);
 
 #endif

@@ -1,6 +1,6 @@
-/* Running the program: sets of positions, all at once, remembered as states of a table that grows as it
- * is used (a lazy DFA). The table is bounded: the text that fills it is matched without it, and the next
- * one starts with an empty table. */
+/* Running the program: sets of positions, all at once, remembered as states of a table that
+ * grows as it is used (a lazy DFA). The table is bounded: the text that fills it is matched
+ * without it, and the next one starts with an empty table. */
 #include "model/regex.h"
 
 #include "model/regex_priv.h"
@@ -8,7 +8,10 @@
 #include <stdlib.h>
 
 enum { TABLE_STATES = 128 };
-enum { STEP_DEAD = 0, STEP_UNKNOWN = UINT16_MAX }; /* table state 0 is the one without positions */
+enum {
+    STEP_DEAD = 0,
+    STEP_UNKNOWN = UINT16_MAX
+}; /* table state 0 is the one without positions */
 
 /* A set of positions in order of insertion (sparse set: constant-time look-up, no clearing). */
 struct positions {
@@ -46,8 +49,8 @@ static void positions_put(struct positions *s, uint16_t at)
     s->dense[s->n++] = at;
 }
 
-/* Adds `at` and all that can be reached from it without taking a byte. Each position is put at most
- * once, and pushed by at most two others. */
+/* Adds `at` and all that can be reached from it without taking a byte. Each position is put at
+ * most once, and pushed by at most two others. */
 static void follow(struct regex *re, struct positions *into, uint16_t at)
 {
     unsigned top = 0;
@@ -85,7 +88,8 @@ static void advance(struct regex *re, uint8_t c)
 
 static bool has_match(const struct regex *re, const struct positions *s)
 {
-    return positions_have(s, (uint16_t)(re->prog.n_inst - 1)); /* MATCH is the last instruction */
+    return positions_have(s,
+                          (uint16_t)(re->prog.n_inst - 1)); /* MATCH is the last instruction */
 }
 
 /* ---- without the table ---- */
@@ -127,7 +131,8 @@ static uint16_t distill(struct regex *re, const struct positions *s, uint16_t *o
     return n;
 }
 
-/* The table's state for these positions, made if it is new. False: the table is full or memory is. */
+/* The table's state for these positions, made if it is new. False: the table is full or memory
+ * is. */
 static bool table_state_of(struct regex *re, const struct positions *s, uint16_t *out)
 {
     uint16_t at[REGEX_STATES];
@@ -137,7 +142,8 @@ static bool table_state_of(struct regex *re, const struct positions *s, uint16_t
 
     for (uint16_t i = 0; i < re->n_table; i++) {
         st = &re->table[i];
-        if (st->n == n && st->is_match == is_match && (n == 0 || memcmp(st->at, at, n * sizeof(at[0])) == 0)) {
+        if (st->n == n && st->is_match == is_match &&
+            (n == 0 || memcmp(st->at, at, n * sizeof(at[0])) == 0)) {
             *out = i;
             return true;
         }
@@ -222,7 +228,8 @@ bool regex_matches(struct regex *re, slice_t text)
 
 err_t regex_new(slice_t pattern, struct regex **out, char why[96])
 {
-    struct regex *re = calloc(1, sizeof(*re)); /* zeroed: the sparse sets read before they write */
+    struct regex *re =
+        calloc(1, sizeof(*re)); /* zeroed: the sparse sets read before they write */
     err_t e;
 
     why[0] = '\0';

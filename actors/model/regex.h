@@ -1,16 +1,17 @@
 /* Regular expressions whose time is bounded by construction.
  *
- * The expressions of routes come from people, the texts from strangers, and a backtracking matcher lets
- * the two together stop a proxy. This one simulates a nondeterministic automaton (Thompson, Pike): a
- * match takes at most (states x bytes of text) steps, states being at most REGEX_STATES and bytes at
- * most REGEX_TEXT. On top, sets of states that were seen are remembered, so that the usual text costs
- * one table look-up per byte.
+ * The expressions of routes come from people, the texts from strangers, and a backtracking
+ * matcher lets the two together stop a proxy. This one simulates a nondeterministic automaton
+ * (Thompson, Pike): a match takes at most (states x bytes of text) steps, states being at most
+ * REGEX_STATES and bytes at most REGEX_TEXT. On top, sets of states that were seen are
+ * remembered, so that the usual text costs one table look-up per byte.
  *
- * Always the whole text must match; ^ at the start and $ at the end may be written and change nothing.
- * Syntax is the common part of RE2: literals, . (any byte but newline), [a-z] [^a-z] [[:alpha:]],
- * \d \D \w \W \s \S, \t \n \r \f \v \xHH \., groups (x) (?:x) (?P<name>x), |, * + ? {n} {n,} {n,m} (a
- * following ? changes nothing), (?i) at the very start. Bytes, not characters, are matched. Not
- * supported, with an error that says so: back references, look-around, \b, \p, other flags.
+ * Always the whole text must match; ^ at the start and $ at the end may be written and change
+ * nothing. Syntax is the common part of RE2: literals, . (any byte but newline), [a-z] [^a-z]
+ * [[:alpha:]], \d \D \w \W \s \S, \t \n \r \f \v \xHH \., groups (x) (?:x) (?P<name>x), |, * +
+ * ? {n} {n,} {n,m} (a following ? changes nothing), (?i) at the very start. Bytes, not
+ * characters, are matched. Not supported, with an error that says so: back references,
+ * look-around, \b, \p, other flags.
  */
 #ifndef MODEL_REGEX_H
 #define MODEL_REGEX_H
@@ -29,7 +30,8 @@
 
 struct regex;
 
-/* MODEL_PATTERN: why[96] says what and where, e.g. "at 4: nothing to repeat before *". NOMEM. */
+/* MODEL_PATTERN: why[96] says what and where, e.g. "at 4: nothing to repeat before *". NOMEM.
+ */
 MUST_USE err_t regex_new(slice_t pattern, struct regex **out, char why[96]);
 void regex_free(struct regex **re);
 

@@ -1,8 +1,9 @@
 /* Text to a tree to a program.
  *
- * The tree has a node per literal, class, repeat, group or list; the program is emitted from it, a
- * repeat {n,m} by emitting its operand several times. Both walks recurse at most REGEX_DEPTH groups
- * deep, whatever the input, and emission counts its steps, so that repeats of repeats of nothing end. */
+ * The tree has a node per literal, class, repeat, group or list; the program is emitted from
+ * it, a repeat {n,m} by emitting its operand several times. Both walks recurse at most
+ * REGEX_DEPTH groups deep, whatever the input, and emission counts its steps, so that repeats
+ * of repeats of nothing end. */
 #include "model/regex_priv.h"
 
 #include <stdarg.h>
@@ -37,7 +38,8 @@ PRINTF_LIKE(2, 3) static err_t fail(const struct parser *ps, const char *fmt, ..
     va_list args;
 
     va_start(args, fmt);
-    (void)vsnprintf(ps->why + n, 96 - (size_t)n, fmt, args); /* cut if longer: it is for people */
+    (void)vsnprintf(ps->why + n, 96 - (size_t)n, fmt,
+                    args); /* cut if longer: it is for people */
     va_end(args);
     return ERR_OF(MODEL_PATTERN);
 }
@@ -169,9 +171,9 @@ static err_t parse_escaped_byte(struct parser *ps, uint8_t *out)
 static const struct {
     const char *name, *ranges; /* pairs of bytes */
 } posix_classes[] = {
-    {"[:alpha:]", "azAZ"}, {"[:digit:]", "09"},     {"[:alnum:]", "azAZ09"}, {"[:upper:]", "AZ"},
-    {"[:lower:]", "az"},   {"[:xdigit:]", "09afAF"}, {"[:space:]", "\t\r  "}, {"[:word:]", "azAZ09__"},
-    {"[:punct:]", "!/:@[`{~"},
+    {"[:alpha:]", "azAZ"},   {"[:digit:]", "09"},      {"[:alnum:]", "azAZ09"},
+    {"[:upper:]", "AZ"},     {"[:lower:]", "az"},      {"[:xdigit:]", "09afAF"},
+    {"[:space:]", "\t\r  "}, {"[:word:]", "azAZ09__"}, {"[:punct:]", "!/:@[`{~"},
 };
 
 static bool take_posix(struct parser *ps, struct regex_set *out)
@@ -277,7 +279,8 @@ static err_t parse_group(struct parser *ps, uint16_t *out)
 {
     if (take(ps, '?') && !take(ps, ':')) {
         if (!take_text(ps, "P<"))
-            return fail(ps, "(? is only known as (?:x), (?P<name>x), and (?i) at the very start");
+            return fail(ps,
+                        "(? is only known as (?:x), (?P<name>x), and (?i) at the very start");
         while (ps->p < ps->end && !at(ps, '>'))
             ps->p++;
         if (!take(ps, '>'))
@@ -435,7 +438,8 @@ static err_t emit(struct parser *ps, enum regex_op op, unsigned x, unsigned y, u
     if (ps->prog->n_inst == REGEX_STATES)
         return fail(ps, "too large: more than %d states", REGEX_STATES);
     *where = ps->prog->n_inst;
-    ps->prog->inst[ps->prog->n_inst++] = (struct regex_inst){(uint16_t)op, (uint16_t)x, (uint16_t)y};
+    ps->prog->inst[ps->prog->n_inst++] =
+        (struct regex_inst){(uint16_t)op, (uint16_t)x, (uint16_t)y};
     return OK;
 }
 
@@ -456,7 +460,8 @@ static err_t emit_repeat(struct parser *ps, const struct node *n)
         ps->prog->inst[split].y = ps->prog->n_inst;
         return OK;
     }
-    for (unsigned i = n->min; i < n->max; i++) { /* the skips are chained through y until patched */
+    for (unsigned i = n->min; i < n->max;
+         i++) { /* the skips are chained through y until patched */
         TRY(emit(ps, REGEX_OP_SPLIT, ps->prog->n_inst + 1U, first_skip, &split));
         first_skip = split;
         TRY(emit_node(ps, n->child));

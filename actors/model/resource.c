@@ -17,14 +17,18 @@ static const struct kind_info {
     err_t (*check)(const struct look *root, struct resource *r);
 } kinds[RESOURCE_KINDS] = {
     [RESOURCE_SERVICE] = {"Service", "services", "svc", {"v1", NULL}, resource_check_service},
-    [RESOURCE_ENDPOINT_SLICE] = {"EndpointSlice", "endpointslices", "eps", {"discovery.k8s.io/v1", NULL},
+    [RESOURCE_ENDPOINT_SLICE] = {"EndpointSlice",
+                                 "endpointslices",
+                                 "eps",
+                                 {"discovery.k8s.io/v1", NULL},
                                  resource_check_endpoint_slice},
     [RESOURCE_HTTP_ROUTE] = {"HTTPRoute",
                              "httproutes",
                              "hr",
-                             {"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1",
-                              "policy.linkerd.io/v1beta3", "policy.linkerd.io/v1beta2",
-                              "policy.linkerd.io/v1beta1", "policy.linkerd.io/v1alpha1", NULL},
+                             {"gateway.networking.k8s.io/v1",
+                              "gateway.networking.k8s.io/v1beta1", "policy.linkerd.io/v1beta3",
+                              "policy.linkerd.io/v1beta2", "policy.linkerd.io/v1beta1",
+                              "policy.linkerd.io/v1alpha1", NULL},
                              resource_check_http_route},
 };
 
@@ -36,7 +40,8 @@ const char *resource_kind_name(enum resource_kind kind)
 bool resource_kind_find(slice_t text, enum resource_kind *out)
 {
     for (unsigned i = 0; i < RESOURCE_KINDS; i++) {
-        if (slice_is_nocase(text, slice_str(kinds[i].kind)) || slice_is_nocase(text, slice_str(kinds[i].plural)) ||
+        if (slice_is_nocase(text, slice_str(kinds[i].kind)) ||
+            slice_is_nocase(text, slice_str(kinds[i].plural)) ||
             slice_is_nocase(text, slice_str(kinds[i].short_name))) {
             *out = (enum resource_kind)i;
             return true;
@@ -45,7 +50,8 @@ bool resource_kind_find(slice_t text, enum resource_kind *out)
     return false;
 }
 
-static const char *const protocol_names[PROTOCOLS] = {"detect", "http1", "http2", "grpc", "opaque"};
+static const char *const protocol_names[PROTOCOLS] = {"detect", "http1", "http2", "grpc",
+                                                      "opaque"};
 
 const char *protocol_name(uint8_t protocol)
 {
@@ -69,7 +75,8 @@ void resource_note(struct resource *r, const char *note)
         r->notes[r->n_notes++] = note;
 }
 
-bool resource_annotation(const struct look *root, const char *name, struct look up[2], struct look *out)
+bool resource_annotation(const struct look *root, const char *name, struct look up[2],
+                         struct look *out)
 {
     up[1].v = NULL;
     return look_at(root, "metadata", &up[0]) && look_at(&up[0], "annotations", &up[1]) &&
@@ -87,7 +94,8 @@ static err_t refuse_version(const struct look *at, const struct kind_info *k)
 
         (void)snprintf(list + n, sizeof(list) - n, "%s%s", n > 0 ? ", " : "", *v);
     }
-    return look_refuse(at, "\"%.60s\" is not supported for %s; supported: %s", json_string_value(at->v), k->kind, list);
+    return look_refuse(at, "\"%.60s\" is not supported for %s; supported: %s",
+                       json_string_value(at->v), k->kind, list);
 }
 
 static err_t refuse_kind(const struct look *at)
@@ -104,8 +112,10 @@ static err_t refuse_kind(const struct look *at)
     names[RESOURCE_KINDS] = NULL;
     guess = look_guess(json_string_value(at->v), names);
     if (guess != NULL)
-        return look_refuse(at, "\"%.60s\" is not known; did you mean %s?", json_string_value(at->v), guess);
-    return look_refuse(at, "\"%.60s\" is not supported; supported: %s", json_string_value(at->v), list);
+        return look_refuse(at, "\"%.60s\" is not known; did you mean %s?",
+                           json_string_value(at->v), guess);
+    return look_refuse(at, "\"%.60s\" is not supported; supported: %s",
+                       json_string_value(at->v), list);
 }
 
 static err_t check_kind(const struct look *root, struct resource *r)
@@ -141,7 +151,8 @@ static err_t check_texts(const struct look *at, size_t max)
 
     if (!json_is_object(at->v))
         return look_refuse(at, "must be an object of texts");
-    json_object_foreach(object.out, key, value) {
+    json_object_foreach(object.out, key, value)
+    {
         struct look field = {at->ctx, at, key, 0, value};
 
         if (json_is_null(value))
@@ -151,18 +162,21 @@ static err_t check_texts(const struct look *at, size_t max)
         if (!json_is_string(value))
             return look_text(&field, max, &ignored); /* says what is wrong */
         if (json_string_length(value) > max)
-            return look_refuse(&field, "is %zu bytes long, at most %zu", json_string_length(value), max);
+            return look_refuse(&field, "is %zu bytes long, at most %zu",
+                               json_string_length(value), max);
     }
     return OK;
 }
 
-static err_t check_metadata(const struct look *root, slice_t default_namespace, struct resource *r)
+static err_t check_metadata(const struct look *root, slice_t default_namespace,
+                            struct resource *r)
 {
-    static const char *const known[] = {
-        "name", "namespace", "labels", "annotations",
-        /* what Kubernetes adds, ignored */
-        "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers", "generation",
-        "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid", NULL};
+    static const char *const known[] = {"name", "namespace", "labels", "annotations",
+                                        /* what Kubernetes adds, ignored */
+                                        "creationTimestamp", "deletionTimestamp",
+                                        "deletionGracePeriodSeconds", "finalizers",
+                                        "generation", "managedFields", "ownerReferences",
+                                        "resourceVersion", "selfLink", "uid", NULL};
     struct look metadata, field;
 
     TRY(look_need(root, "metadata", &metadata));
@@ -173,7 +187,8 @@ static err_t check_metadata(const struct look *root, slice_t default_namespace, 
     else {
         TRY(look_text(&field, NAME_MAX_HOST, &r->name));
         if (!name_is_host(r->name))
-            return look_refuse(&field, "\"%.80s\" is not a name (a-z, 0-9, - and ., at most 253)",
+            return look_refuse(&field,
+                               "\"%.80s\" is not a name (a-z, 0-9, - and ., at most 253)",
                                (const char *)r->name.p);
     }
     if (look_at(&metadata, "namespace", &field)) {
@@ -196,7 +211,8 @@ static err_t put_canonical_metadata(const json_t *object, struct resource *r, js
 {
     static const char *const kept[] = {"labels", "annotations"};
     const json_t *metadata = json_object_get(object, "metadata");
-    json_t *out = json_pack("{s:s,s:s}", "name", (const char *)r->name.p, "namespace", (const char *)r->namespace.p);
+    json_t *out = json_pack("{s:s,s:s}", "name", (const char *)r->name.p, "namespace",
+                            (const char *)r->namespace.p);
 
     if (out == NULL || json_object_set_new(copy, "metadata", out) != 0)
         return ERR_OF(NOMEM);
@@ -207,7 +223,8 @@ static err_t put_canonical_metadata(const json_t *object, struct resource *r, js
             json_decref(texts);
             continue;
         }
-        (void)json_object_del(texts, "kubectl.kubernetes.io/last-applied-configuration"); /* absent is fine */
+        (void)json_object_del(
+            texts, "kubectl.kubernetes.io/last-applied-configuration"); /* absent is fine */
         if (json_object_size(texts) == 0)
             json_decref(texts);
         else if (json_object_set_new(out, kept[i], texts) != 0)
@@ -233,7 +250,8 @@ static err_t put_canonical(const struct look *root, struct resource *r)
     if (e == OK && (text = json_dumps(copy, JSON_SORT_KEYS | JSON_COMPACT)) == NULL)
         e = ERR_OF(NOMEM);
     if (e == OK && strlen(text) > JSON_BYTES)
-        e = look_refuse(root, "the object has %zu bytes, at most %d", strlen(text), (int)JSON_BYTES);
+        e = look_refuse(root, "the object has %zu bytes, at most %d", strlen(text),
+                        (int)JSON_BYTES);
     if (e == OK) {
         r->json = arena_copy(&r->arena, slice_str(text));
         e = r->json.p != NULL ? OK : ERR_OF(NOMEM);
@@ -253,7 +271,8 @@ static err_t check_all(const struct look *root, slice_t default_namespace, struc
     return put_canonical(root, r);
 }
 
-err_t resource_parse(const json_t *object, slice_t default_namespace, struct resource **out, struct why *why)
+err_t resource_parse(const json_t *object, slice_t default_namespace, struct resource **out,
+                     struct why *why)
 {
     struct resource *r = calloc(1, sizeof(*r));
     struct look_ctx ctx = {NULL, why, r};
@@ -276,7 +295,8 @@ err_t resource_parse(const json_t *object, slice_t default_namespace, struct res
     return e;
 }
 
-err_t resource_parse_text(slice_t json, slice_t default_namespace, struct resource **out, struct why *why)
+err_t resource_parse_text(slice_t json, slice_t default_namespace, struct resource **out,
+                          struct why *why)
 {
     json_t *object = NULL;
     err_t e;
@@ -304,13 +324,14 @@ static bool copy_text(const json_t *v, char *out, size_t cap)
     return out[0] != '\0';
 }
 
-bool resource_identify(const json_t *object, slice_t default_namespace, char kind[65], char namespace[64],
-                       char name[254])
+bool resource_identify(const json_t *object, slice_t default_namespace, char kind[65],
+                       char namespace[64], char name[254])
 {
     const json_t *metadata = json_object_get(object, "metadata");
 
     if (!copy_text(json_object_get(metadata, "namespace"), namespace, 64) &&
         !slice_to_cstr(default_namespace, namespace, 64))
         return false;
-    return copy_text(json_object_get(object, "kind"), kind, 65) && copy_text(json_object_get(metadata, "name"), name, 254);
+    return copy_text(json_object_get(object, "kind"), kind, 65) &&
+           copy_text(json_object_get(metadata, "name"), name, 254);
 }

@@ -1,8 +1,8 @@
 /* Resources: what may be stored in the mesh, checked to the last field, as C structs.
  *
- * A table of kinds (resource.c) names the apiVersions and the function that checks each. Every refusal
- * names the field and the reason. What is not known is refused, with a guess at what was meant; status
- * and the metadata that Kubernetes adds are ignored.
+ * A table of kinds (resource.c) names the apiVersions and the function that checks each. Every
+ * refusal names the field and the reason. What is not known is refused, with a guess at what
+ * was meant; status and the metadata that Kubernetes adds are ignored.
  */
 #ifndef MODEL_RESOURCE_H
 #define MODEL_RESOURCE_H
@@ -15,7 +15,12 @@
 
 #include <jansson.h>
 
-enum resource_kind { RESOURCE_SERVICE, RESOURCE_ENDPOINT_SLICE, RESOURCE_HTTP_ROUTE, RESOURCE_KINDS };
+enum resource_kind {
+    RESOURCE_SERVICE,
+    RESOURCE_ENDPOINT_SLICE,
+    RESOURCE_HTTP_ROUTE,
+    RESOURCE_KINDS
+};
 
 /* Values of protocol fields here and in messages. */
 enum {
@@ -36,23 +41,24 @@ struct resource_limits {
     bool has_timeouts; /* any timeout annotation is there: none is inherited from the service */
     bool has_request;  /* timeout.linkerd.io/request is, perhaps as 0 */
     uint32_t request_ms, backend_ms, idle_ms; /* 0 none */
-    bool has_retry;    /* any retry annotation is there: likewise */
+    bool has_retry;                           /* any retry annotation is there: likewise */
     struct wire_retry_policy retry;
 };
 
 struct service_port {
     slice_t name;
     uint16_t port;
-    uint8_t protocol; /* appProtocol, or PROTOCOL_OPAQUE if config.linkerd.io/opaque-ports has it */
-    uint16_t target_port;       /* 0: the same, or by name */
+    uint8_t
+        protocol; /* appProtocol, or PROTOCOL_OPAQUE if config.linkerd.io/opaque-ports has it */
+    uint16_t target_port; /* 0: the same, or by name */
     slice_t target_name;
 };
 
 struct service {
     struct service_port *ports;
     size_t n_ports;
-    slice_t cluster_ip;   /* as written; empty: the mesh allots one */
-    bool is_headless;     /* clusterIP: None */
+    slice_t cluster_ip; /* as written; empty: the mesh allots one */
+    bool is_headless;   /* clusterIP: None */
     struct resource_limits limits;
 };
 
@@ -63,7 +69,7 @@ struct slice_endpoint {
 };
 
 struct endpoint_slice {
-    slice_t service; /* label kubernetes.io/service-name */
+    slice_t service;            /* label kubernetes.io/service-name */
     struct service_port *ports; /* port: of the application; target_port unused */
     size_t n_ports;
     struct slice_endpoint *endpoints;
@@ -113,8 +119,10 @@ struct resource {
     enum resource_kind kind;
     slice_t api_version, namespace, name; /* each with a NUL behind it */
     slice_t json;     /* canonical: sorted keys, without status and Kubernetes' own metadata */
-    uint64_t created; /* order of age among routes; set by the caller (a revision), 0 after parsing */
-    const char *notes[RESOURCE_NOTES]; /* accepted, but something is not acted on; for a warning */
+    uint64_t created; /* order of age among routes; set by the caller (a revision), 0 after
+                         parsing */
+    const char
+        *notes[RESOURCE_NOTES]; /* accepted, but something is not acted on; for a warning */
     size_t n_notes;
     union {
         struct service service;
@@ -126,18 +134,19 @@ struct resource {
 
 /* Checks an object as people write it. `default_namespace` is for objects that name none.
  * MODEL_INVALID with why->path and why->reason, NOMEM. `object` is not needed afterwards. */
-MUST_USE err_t resource_parse(const json_t *object, slice_t default_namespace, struct resource **out,
-                              struct why *why);
+MUST_USE err_t resource_parse(const json_t *object, slice_t default_namespace,
+                              struct resource **out, struct why *why);
 
 /* The same from JSON text (MODEL_SYNTAX and MODEL_LIMIT too). */
-MUST_USE err_t resource_parse_text(slice_t json, slice_t default_namespace, struct resource **out,
-                                   struct why *why);
+MUST_USE err_t resource_parse_text(slice_t json, slice_t default_namespace,
+                                   struct resource **out, struct why *why);
 void resource_free(struct resource **r);
 
-/* Only kind, namespace (defaulted) and name of an object, for messages about objects that are not
- * valid otherwise and for delete. Out strings are cut to their size; false if one is missing. */
-bool resource_identify(const json_t *object, slice_t default_namespace, char kind[65], char namespace[64],
-                       char name[254]);
+/* Only kind, namespace (defaulted) and name of an object, for messages about objects that are
+ * not valid otherwise and for delete. Out strings are cut to their size; false if one is
+ * missing. */
+bool resource_identify(const json_t *object, slice_t default_namespace, char kind[65],
+                       char namespace[64], char name[254]);
 
 /* "HTTPRoute" and its plural for commands, "httproutes". */
 const char *resource_kind_name(enum resource_kind kind);
@@ -145,8 +154,8 @@ const char *resource_kind_name(enum resource_kind kind);
 /* A kind by its name, plural or short form ("HTTPRoute", "httproutes", "svc"), case ignored. */
 bool resource_kind_find(slice_t text, enum resource_kind *out);
 
-/* Durations: 10s, 250ms, 1m, 2h, 1d, and compounds as 1h30m; 0 alone. False: none of these, or above
- * 49 days (what fits the messages). */
+/* Durations: 10s, 250ms, 1m, 2h, 1d, and compounds as 1h30m; 0 alone. False: none of these, or
+ * above 49 days (what fits the messages). */
 bool duration_parse(slice_t text, uint32_t *ms);
 
 #endif

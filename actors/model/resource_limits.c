@@ -4,11 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const timeout_names[] = {
-    "timeout.linkerd.io/request", "timeout.linkerd.io/response", "timeout.linkerd.io/idle", NULL};
+static const char *const timeout_names[] = {"timeout.linkerd.io/request",
+                                            "timeout.linkerd.io/response",
+                                            "timeout.linkerd.io/idle", NULL};
 static const char *const retry_names[] = {
-    "retry.linkerd.io/http", "retry.linkerd.io/grpc", "retry.linkerd.io/limit", "retry.linkerd.io/timeout",
-    "retry.weft.io/budget-ratio", "retry.weft.io/budget-min-per-second", "retry.weft.io/budget-ttl", NULL};
+    "retry.linkerd.io/http",      "retry.linkerd.io/grpc",
+    "retry.linkerd.io/limit",     "retry.linkerd.io/timeout",
+    "retry.weft.io/budget-ratio", "retry.weft.io/budget-min-per-second",
+    "retry.weft.io/budget-ttl",   NULL};
 
 /* One number and unit. False: not of that form, or the sum leaves 32 bits. */
 static bool take_part(slice_t *s, uint64_t *sum)
@@ -72,15 +75,16 @@ static bool parse_status_range(slice_t word, struct wire_status_range *out)
         *out = (struct wire_status_range){502, 504};
         return true;
     }
-    if (word.n == 3 && word.p[0] >= '1' && word.p[0] <= '5' && word.p[1] == 'x' && word.p[2] == 'x') {
+    if (word.n == 3 && word.p[0] >= '1' && word.p[0] <= '5' && word.p[1] == 'x' &&
+        word.p[2] == 'x') {
         uint16_t hundred = (uint16_t)((word.p[0] - '0') * 100);
 
         *out = (struct wire_status_range){hundred, (uint16_t)(hundred + 99)};
         return true;
     }
     if (word.n == 7 && word.p[3] == '-')
-        return parse_status(slice(word.p, 3), &out->low) && parse_status(slice(word.p + 4, 3), &out->high) &&
-               out->low <= out->high;
+        return parse_status(slice(word.p, 3), &out->low) &&
+               parse_status(slice(word.p + 4, 3), &out->high) && out->low <= out->high;
     if (!parse_status(word, &out->low))
         return false;
     out->high = out->low;
@@ -112,8 +116,9 @@ err_t resource_parse_statuses(const struct look *at, struct wire_retry_policy *o
         if (out->n_statuses == 16)
             return look_refuse(at, "names more than 16 statuses or ranges");
         if (!parse_status_range(word, &out->statuses[out->n_statuses]))
-            return look_refuse(at, "\"%.*s\" is not a status (5xx, gateway-error, 503 or 500-503; no spaces)",
-                               word.n > 40 ? 40 : (int)word.n, (const char *)word.p);
+            return look_refuse(
+                at, "\"%.*s\" is not a status (5xx, gateway-error, 503 or 500-503; no spaces)",
+                word.n > 40 ? 40 : (int)word.n, (const char *)word.p);
         out->n_statuses++;
     }
     return OK;
@@ -121,8 +126,8 @@ err_t resource_parse_statuses(const struct look *at, struct wire_retry_policy *o
 
 static err_t parse_grpc(const struct look *at, uint32_t *bits)
 {
-    static const char *const names[] = {"cancelled", "deadline-exceeded", "internal", "resource-exhausted",
-                                        "unavailable", NULL};
+    static const char *const names[] = {"cancelled",          "deadline-exceeded", "internal",
+                                        "resource-exhausted", "unavailable",       NULL};
     static const uint8_t numbers[] = {1, 4, 13, 8, 14};
     slice_t rest, word;
 
@@ -133,8 +138,10 @@ static err_t parse_grpc(const struct look *at, uint32_t *bits)
         while (names[i] != NULL && !slice_is_str(word, names[i]))
             i++;
         if (names[i] == NULL)
-            return look_refuse(at, "\"%.*s\" is not one of cancelled, deadline-exceeded, internal, resource-exhausted, "
-                                   "unavailable (comma list without spaces)",
+            return look_refuse(at,
+                               "\"%.*s\" is not one of cancelled, deadline-exceeded, internal, "
+                               "resource-exhausted, "
+                               "unavailable (comma list without spaces)",
                                word.n > 40 ? 40 : (int)word.n, (const char *)word.p);
         *bits |= 1U << numbers[i];
     }
@@ -149,7 +156,8 @@ static err_t parse_whole(const struct look *at, uint64_t max, uint64_t *out)
 
     TRY(look_text(at, 32, &s));
     if (!slice_to_u64(s, out) || *out > max)
-        return look_refuse(at, "\"%.*s\" is not a whole number of at most %llu", SLICE_FMT(s), (unsigned long long)max);
+        return look_refuse(at, "\"%.*s\" is not a whole number of at most %llu", SLICE_FMT(s),
+                           (unsigned long long)max);
     return OK;
 }
 
@@ -163,7 +171,8 @@ static err_t parse_ratio(const struct look *at, uint32_t *permille)
     TRY(look_text(at, 32, &s));
     v = strtod((const char *)s.p, &end);
     if (s.n == 0 || *end != '\0' || s.p[0] < '0' || s.p[0] > '9' || !(v > 0) || v > 100)
-        return look_refuse(at, "\"%.*s\" is not a ratio above 0 (0.2 is a fifth)", SLICE_FMT(s));
+        return look_refuse(at, "\"%.*s\" is not a ratio above 0 (0.2 is a fifth)",
+                           SLICE_FMT(s));
     *permille = (uint32_t)(v * 1000 + 0.5);
     if (*permille == 0)
         *permille = 1;
@@ -231,10 +240,12 @@ static err_t check_retries(const struct look *root, bool is_route, struct resour
     return check_budget(root, &out->retry);
 }
 
-/* Below our prefixes nothing is overlooked: a typing error would silently switch retries off. */
+/* Below our prefixes nothing is overlooked: a typing error would silently switch retries off.
+ */
 static err_t refuse_unknown_names(const struct look *root)
 {
-    static const char *const prefixes[] = {"timeout.linkerd.io/", "retry.linkerd.io/", "retry.weft.io/"};
+    static const char *const prefixes[] = {"timeout.linkerd.io/", "retry.linkerd.io/",
+                                           "retry.weft.io/"};
     const char *known[16], *key, *guess;
     struct look up[2], field;
     json_t *value;
@@ -251,7 +262,8 @@ static err_t refuse_unknown_names(const struct look *root)
         const json_t *in;
         json_t *out;
     } object = {.in = up[1].v};
-    json_object_foreach(object.out, key, value) {
+    json_object_foreach(object.out, key, value)
+    {
         bool is_ours = false, is_known = false;
 
         for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
@@ -262,8 +274,9 @@ static err_t refuse_unknown_names(const struct look *root)
             continue;
         field = (struct look){root->ctx, &up[1], key, 0, value};
         guess = look_guess(key, known);
-        return guess != NULL ? look_refuse(&field, "not a known annotation; did you mean %s?", guess)
-                             : look_refuse(&field, "not a known annotation");
+        return guess != NULL
+                   ? look_refuse(&field, "not a known annotation; did you mean %s?", guess)
+                   : look_refuse(&field, "not a known annotation");
     }
     return OK;
 }

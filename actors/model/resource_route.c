@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-/* What a message may carry (messages.def), and the Gateway API's own limits where they are lower. */
+/* What a message may carry (messages.def), and the Gateway API's own limits where they are
+ * lower. */
 enum {
     MAX_PARENTS = 32,
     MAX_HOSTS = 32,
@@ -25,7 +26,8 @@ static bool is_linkerd_group(const struct look *at)
 
 /* ---- references ---- */
 
-/* group and kind of a reference must name a Service; `fallback` is the kind that counts if none is given. */
+/* group and kind of a reference must name a Service; `fallback` is the kind that counts if none
+ * is given. */
 static err_t check_service_ref(const struct look *ref, const char *fallback)
 {
     struct look field;
@@ -40,10 +42,12 @@ static err_t check_service_ref(const struct look *ref, const char *fallback)
         field = *ref;
     if (!slice_is_str(kind, "Service"))
         return look_refuse(&field, "must be a Service so far, not %.*s%s", SLICE_FMT(kind),
-                           field.v == ref->v ? " (what the Gateway API means if kind is absent)" : "");
+                           field.v == ref->v ? " (what the Gateway API means if kind is absent)"
+                                             : "");
     if (group.n > 0 && !slice_is_str(group, "core")) {
         (void)look_at(ref, "group", &field);
-        return look_refuse(&field, "\"%.*s\" is not the group of Service (\"\" or core)", SLICE_FMT(group));
+        return look_refuse(&field, "\"%.*s\" is not the group of Service (\"\" or core)",
+                           SLICE_FMT(group));
     }
     return OK;
 }
@@ -62,7 +66,8 @@ static err_t check_ref_names(const struct look *ref, slice_t *namespace, slice_t
 
 static err_t check_parent(const struct look *at, struct route_parent *out)
 {
-    static const char *const known[] = {"group", "kind", "namespace", "name", "port", "sectionName", NULL};
+    static const char *const known[] = {"group", "kind",        "namespace", "name",
+                                        "port",  "sectionName", NULL};
     struct look field;
 
     TRY(look_object(at, known));
@@ -179,12 +184,13 @@ static err_t check_header_name(const struct look *at, slice_t *out)
 
     TRY(look_text(at, 256, &name));
     if (!name_is_token(name, 256))
-        return look_refuse(at, "\"%.*s\" is not the name of a header field", name.n > 60 ? 60 : (int)name.n,
-                           (const char *)name.p);
+        return look_refuse(at, "\"%.*s\" is not the name of a header field",
+                           name.n > 60 ? 60 : (int)name.n, (const char *)name.p);
     return lower_name(at, name, out);
 }
 
-static err_t check_value_match(const struct look *at, bool is_header, struct wire_match_value *out)
+static err_t check_value_match(const struct look *at, bool is_header,
+                               struct wire_match_value *out)
 {
     static const char *const known[] = {"type", "name", "value", NULL};
     static const char *const types[] = {"Exact", "RegularExpression", NULL};
@@ -226,15 +232,16 @@ static err_t check_value_matches(const struct look *match, const char *key, bool
         TRY(check_value_match(&item, is_header, &(*out)[i]));
         for (size_t j = 0; j < i; j++)
             if (slice_is((*out)[j].name, (*out)[i].name))
-                return look_refuse(&item, "\"%.*s\" is matched twice", SLICE_FMT((*out)[i].name));
+                return look_refuse(&item, "\"%.*s\" is matched twice",
+                                   SLICE_FMT((*out)[i].name));
     }
     return OK;
 }
 
 static err_t check_method(const struct look *match, slice_t *out)
 {
-    static const char *const usual[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE",
-                                        "PATCH", NULL};
+    static const char *const usual[] = {"GET",     "HEAD",    "POST",  "PUT",   "DELETE",
+                                        "CONNECT", "OPTIONS", "TRACE", "PATCH", NULL};
     struct look field;
 
     if (!look_at(match, "method", &field))
@@ -244,7 +251,8 @@ static err_t check_method(const struct look *match, slice_t *out)
         return look_refuse(&field, "is not a method");
     for (size_t i = 0; usual[i] != NULL; i++)
         if (slice_is_nocase(*out, slice_str(usual[i])) && !slice_is_str(*out, usual[i]))
-            return look_refuse(&field, "\"%.*s\": methods are case sensitive; did you mean %s?", SLICE_FMT(*out), usual[i]);
+            return look_refuse(&field, "\"%.*s\": methods are case sensitive; did you mean %s?",
+                               SLICE_FMT(*out), usual[i]);
     return OK;
 }
 
@@ -277,15 +285,17 @@ static err_t check_matches(const struct look *rule, struct route_rule *out)
 /* Names that decide about framing, or belong to the mesh: a route must not touch them. */
 static err_t refuse_protected(const struct look *at, slice_t name)
 {
-    static const char *const names[] = {"host", "content-length", "transfer-encoding", "connection", "te", "trailer",
-                                        "upgrade", "keep-alive", "proxy-connection"};
+    static const char *const names[] = {
+        "host",    "content-length", "transfer-encoding", "connection",      "te",
+        "trailer", "upgrade",        "keep-alive",        "proxy-connection"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (slice_is_str(name, names[i]))
             return look_refuse(at, "\"%s\" cannot be changed by a route%s", names[i],
                                i == 0 ? " (use URLRewrite with hostname)" : "");
     if (slice_starts(name, SLICE_LIT("l5d-")) || slice_starts(name, SLICE_LIT("weft-")))
-        return look_refuse(at, "\"%.*s\": names with l5d- and weft- belong to the mesh", SLICE_FMT(name));
+        return look_refuse(at, "\"%.*s\": names with l5d- and weft- belong to the mesh",
+                           SLICE_FMT(name));
     return OK;
 }
 
@@ -316,7 +326,8 @@ static err_t check_edits(const struct look *at, struct wire_filter *out)
     TRY(look_object(at, known));
     for (size_t i = 0; i < 3; i++)
         sum += json_array_size(json_object_get(at->v, known[i]));
-    TRY(look_alloc(at, sum < 3 * (size_t)MAX_EDITS ? sum : 3 * (size_t)MAX_EDITS, sizeof(*out->edits), &edits));
+    TRY(look_alloc(at, sum < 3 * (size_t)MAX_EDITS ? sum : 3 * (size_t)MAX_EDITS,
+                   sizeof(*out->edits), &edits));
     out->edits = edits;
     for (uint8_t verb = ROUTE_EDIT_ADD; verb <= ROUTE_EDIT_REMOVE; verb++) {
         struct look list;
@@ -354,14 +365,16 @@ static err_t check_rewrite_path(const struct look *filter, struct wire_filter *o
     TRY(look_text(&field, 1024, &out->path));
     if (out->path.n == 0 || out->path.p[0] != '/')
         return look_refuse(&field, "must begin with /");
-    if (memchr(out->path.p, ' ', out->path.n) != NULL || memchr(out->path.p, '#', out->path.n) != NULL)
+    if (memchr(out->path.p, ' ', out->path.n) != NULL ||
+        memchr(out->path.p, '#', out->path.n) != NULL)
         return look_refuse(&field, "must not contain spaces or #");
     return OK;
 }
 
 static err_t check_redirect(const struct look *at, struct wire_filter *out)
 {
-    static const char *const known[] = {"scheme", "hostname", "path", "port", "statusCode", NULL};
+    static const char *const known[] = {"scheme", "hostname",   "path",
+                                        "port",   "statusCode", NULL};
     static const char *const schemes[] = {"http", "https", NULL};
     struct look field;
     int64_t status = 302;
@@ -401,8 +414,10 @@ static const struct filter_type {
     uint8_t kind; /* 0: known, but not supported */
     err_t (*check)(const struct look *at, struct wire_filter *out);
 } filter_types[] = {
-    {"RequestHeaderModifier", "requestHeaderModifier", ROUTE_FILTER_REQUEST_HEADERS, check_edits},
-    {"ResponseHeaderModifier", "responseHeaderModifier", ROUTE_FILTER_RESPONSE_HEADERS, check_edits},
+    {"RequestHeaderModifier", "requestHeaderModifier", ROUTE_FILTER_REQUEST_HEADERS,
+     check_edits},
+    {"ResponseHeaderModifier", "responseHeaderModifier", ROUTE_FILTER_RESPONSE_HEADERS,
+     check_edits},
     {"RequestRedirect", "requestRedirect", ROUTE_FILTER_REDIRECT, check_redirect},
     {"URLRewrite", "urlRewrite", ROUTE_FILTER_REWRITE, check_url_rewrite},
     {"RequestMirror", "requestMirror", 0, NULL},
@@ -471,18 +486,24 @@ static err_t check_prefix_rewrites(const struct look *at, const struct route_rul
         if (filters[i].path_kind != ROUTE_REWRITE_PREFIX)
             continue;
         for (size_t m = 0; m < rule->n_matches; m++)
-            if (rule->matches[m].path_kind != ROUTE_PATH_PREFIX && rule->matches[m].path_kind != ROUTE_PATH_ANY)
-                return look_refuse(at, "filters[%zu]: ReplacePrefixMatch needs PathPrefix in every match of the rule "
-                                       "(matches[%zu] has another type)", i, m);
+            if (rule->matches[m].path_kind != ROUTE_PATH_PREFIX &&
+                rule->matches[m].path_kind != ROUTE_PATH_ANY)
+                return look_refuse(at,
+                                   "filters[%zu]: ReplacePrefixMatch needs PathPrefix in every "
+                                   "match of the rule "
+                                   "(matches[%zu] has another type)",
+                                   i, m);
     }
     return OK;
 }
 
 /* ---- backends ---- */
 
-static err_t check_backend(const struct look *at, const struct route_rule *rule, struct route_backend *out)
+static err_t check_backend(const struct look *at, const struct route_rule *rule,
+                           struct route_backend *out)
 {
-    static const char *const known[] = {"group", "kind", "namespace", "name", "port", "weight", "filters", NULL};
+    static const char *const known[] = {"group", "kind",   "namespace", "name",
+                                        "port",  "weight", "filters",   NULL};
     struct look field;
     int64_t weight = 1;
 
@@ -515,7 +536,9 @@ static err_t check_backends(const struct look *rule, struct route_rule *out)
     }
     for (size_t i = 0; i < out->n_filters; i++)
         if (out->filters[i].kind == ROUTE_FILTER_REDIRECT && out->n_backends > 0)
-            return look_refuse(&list, "a rule with RequestRedirect never reaches a backend; take one of the two out");
+            return look_refuse(
+                &list,
+                "a rule with RequestRedirect never reaches a backend; take one of the two out");
     return OK;
 }
 
@@ -555,7 +578,8 @@ static err_t check_retry_codes(const struct look *at, struct wire_retry_policy *
         int64_t code;
 
         TRY(look_number(&item, 400, 599, &code));
-        out->statuses[out->n_statuses++] = (struct wire_status_range){(uint16_t)code, (uint16_t)code};
+        out->statuses[out->n_statuses++] =
+            (struct wire_status_range){(uint16_t)code, (uint16_t)code};
     }
     return OK;
 }
@@ -569,8 +593,10 @@ static err_t check_rule_retry(const struct look *rule, struct route_rule *out)
     if (!look_at(rule, "retry", &retry))
         return OK;
     if (is_linkerd_group(rule))
-        return look_refuse(&retry, "is not a field of policy.linkerd.io; use the annotations retry.linkerd.io/ or "
-                                   "apiVersion gateway.networking.k8s.io/v1");
+        return look_refuse(
+            &retry,
+            "is not a field of policy.linkerd.io; use the annotations retry.linkerd.io/ or "
+            "apiVersion gateway.networking.k8s.io/v1");
     TRY(look_object(&retry, known));
     out->has_retry = true;
     if (look_at(&retry, "codes", &field))
@@ -583,7 +609,8 @@ static err_t check_rule_retry(const struct look *rule, struct route_rule *out)
     TRY(look_duration(&field, &out->retry.backoff_min_ms));
     if (out->retry.backoff_min_ms > 60000)
         return look_refuse(&field, "must not be longer than 1m");
-    out->retry.backoff_max_ms = out->retry.backoff_min_ms > 250 ? out->retry.backoff_min_ms : 0; /* 0: 250 */
+    out->retry.backoff_max_ms =
+        out->retry.backoff_min_ms > 250 ? out->retry.backoff_min_ms : 0; /* 0: 250 */
     return OK;
 }
 
@@ -591,8 +618,9 @@ static err_t check_rule_retry(const struct look *rule, struct route_rule *out)
 
 static err_t check_rule(const struct look *at, struct route_rule *out)
 {
-    static const char *const known[] = {"name", "matches", "filters", "backendRefs", "timeouts", "retry",
-                                        "sessionPersistence", NULL};
+    static const char *const known[] = {
+        "name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence",
+        NULL};
     struct look field;
 
     TRY(look_object(at, known));
@@ -610,7 +638,8 @@ static err_t check_rule(const struct look *at, struct route_rule *out)
 
 err_t resource_check_http_route(const struct look *root, struct resource *r)
 {
-    static const char *const root_fields[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
+    static const char *const root_fields[] = {"apiVersion", "kind",   "metadata",
+                                              "spec",       "status", NULL};
     static const char *const spec_fields[] = {"parentRefs", "hostnames", "rules", NULL};
     struct http_route *route = &r->http_route;
     struct look spec, list;

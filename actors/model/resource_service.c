@@ -6,7 +6,8 @@
 
 enum { MAX_PORTS = 64, MAX_ENDPOINTS = 4096, MAX_RANGES = 64 };
 
-static const char *const root_fields[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
+static const char *const root_fields[] = {"apiVersion", "kind",   "metadata",
+                                          "spec",       "status", NULL};
 
 /* ---- ports ---- */
 
@@ -17,11 +18,20 @@ static err_t check_app_protocol(const struct look *at, uint8_t *out)
         const char *text;
         uint8_t protocol;
     } words[] = {
-        {"http", PROTOCOL_HTTP1},    {"http1", PROTOCOL_HTTP1},     {"kubernetes.io/h2c", PROTOCOL_HTTP2},
-        {"h2c", PROTOCOL_HTTP2},     {"http2", PROTOCOL_HTTP2},     {"grpc", PROTOCOL_GRPC},
-        {"tcp", PROTOCOL_OPAQUE},    {"opaque", PROTOCOL_OPAQUE},   {"linkerd.io/opaque", PROTOCOL_OPAQUE},
-        {"https", PROTOCOL_OPAQUE},  {"tls", PROTOCOL_OPAQUE},      {"linkerd.io/tls", PROTOCOL_OPAQUE},
-        {"linkerd.io/tcp", PROTOCOL_OPAQUE}, {"kubernetes.io/ws", PROTOCOL_HTTP1},
+        {"http", PROTOCOL_HTTP1},
+        {"http1", PROTOCOL_HTTP1},
+        {"kubernetes.io/h2c", PROTOCOL_HTTP2},
+        {"h2c", PROTOCOL_HTTP2},
+        {"http2", PROTOCOL_HTTP2},
+        {"grpc", PROTOCOL_GRPC},
+        {"tcp", PROTOCOL_OPAQUE},
+        {"opaque", PROTOCOL_OPAQUE},
+        {"linkerd.io/opaque", PROTOCOL_OPAQUE},
+        {"https", PROTOCOL_OPAQUE},
+        {"tls", PROTOCOL_OPAQUE},
+        {"linkerd.io/tls", PROTOCOL_OPAQUE},
+        {"linkerd.io/tcp", PROTOCOL_OPAQUE},
+        {"kubernetes.io/ws", PROTOCOL_HTTP1},
         {"kubernetes.io/wss", PROTOCOL_OPAQUE},
     };
     slice_t s;
@@ -57,7 +67,8 @@ static err_t check_target_port(const struct look *at, struct service_port *out)
 
 static err_t check_port(const struct look *at, bool is_service, struct service_port *out)
 {
-    static const char *const service_fields[] = {"name", "port", "protocol", "appProtocol", "targetPort", "nodePort", NULL};
+    static const char *const service_fields[] = {
+        "name", "port", "protocol", "appProtocol", "targetPort", "nodePort", NULL};
     static const char *const slice_fields[] = {"name", "port", "protocol", "appProtocol", NULL};
     struct look field;
 
@@ -77,7 +88,8 @@ static err_t check_port(const struct look *at, bool is_service, struct service_p
     return OK;
 }
 
-static err_t check_ports(const struct look *at, bool is_service, struct service_port **out, size_t *n_out)
+static err_t check_ports(const struct look *at, bool is_service, struct service_port **out,
+                         size_t *n_out)
 {
     size_t n;
     void *ports;
@@ -91,7 +103,8 @@ static err_t check_ports(const struct look *at, bool is_service, struct service_
 
         TRY(check_port(&item, is_service, &(*out)[i]));
         for (size_t j = 0; j < i; j++) {
-            if (is_service && (*out)[j].port == (*out)[i].port && look_at(&item, "port", &field))
+            if (is_service && (*out)[j].port == (*out)[i].port &&
+                look_at(&item, "port", &field))
                 return look_refuse(&field, "%u is given twice", (unsigned)(*out)[i].port);
             if (slice_is((*out)[j].name, (*out)[i].name) && n > 1)
                 return look_refuse(&item, "several ports need names, each its own");
@@ -137,8 +150,9 @@ static err_t apply_opaque_word(const struct look *at, slice_t word, struct servi
             s->ports[i].protocol = PROTOCOL_OPAQUE;
     }
     if (!is_range && !is_name)
-        return look_refuse(at, "\"%.*s\" is neither a port, a range nor the name of a port of this service",
-                           word.n > 60 ? 60 : (int)word.n, (const char *)word.p);
+        return look_refuse(
+            at, "\"%.*s\" is neither a port, a range nor the name of a port of this service",
+            word.n > 60 ? 60 : (int)word.n, (const char *)word.p);
     return OK;
 }
 
@@ -175,13 +189,15 @@ static err_t check_cluster_ip(const struct look *spec, struct service *s)
     if (s->is_headless)
         s->cluster_ip = slice(NULL, 0);
     else if (s->cluster_ip.n > 0 && !name_is_ip(s->cluster_ip))
-        return look_refuse(&field, "\"%s\" is not an address (or None)", (const char *)s->cluster_ip.p);
+        return look_refuse(&field, "\"%s\" is not an address (or None)",
+                           (const char *)s->cluster_ip.p);
     return OK;
 }
 
 static err_t check_type(const struct look *spec)
 {
-    static const char *const types[] = {"ClusterIP", "NodePort", "LoadBalancer", "ExternalName", NULL};
+    static const char *const types[] = {"ClusterIP", "NodePort", "LoadBalancer", "ExternalName",
+                                        NULL};
     struct look field;
     size_t which;
 
@@ -189,9 +205,12 @@ static err_t check_type(const struct look *spec)
         return OK;
     TRY(look_word(&field, types, &which));
     if (which == 3)
-        return look_refuse(&field, "services of the type ExternalName have no endpoints that the mesh could know");
+        return look_refuse(
+            &field,
+            "services of the type ExternalName have no endpoints that the mesh could know");
     if (which != 0)
-        resource_note(spec->ctx->resource, "spec.type: the mesh serves it inside only, as ClusterIP");
+        resource_note(spec->ctx->resource,
+                      "spec.type: the mesh serves it inside only, as ClusterIP");
     return OK;
 }
 
@@ -200,10 +219,11 @@ err_t resource_check_service(const struct look *root, struct resource *r)
     static const char *const fields[] = {
         "ports", "clusterIP", "type",
         /* of Kubernetes, without a meaning here */
-        "clusterIPs", "selector", "sessionAffinity", "sessionAffinityConfig", "ipFamilies", "ipFamilyPolicy",
-        "internalTrafficPolicy", "externalTrafficPolicy", "publishNotReadyAddresses", "externalIPs",
-        "loadBalancerIP", "loadBalancerClass", "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts",
-        "healthCheckNodePort", "trafficDistribution", NULL};
+        "clusterIPs", "selector", "sessionAffinity", "sessionAffinityConfig", "ipFamilies",
+        "ipFamilyPolicy", "internalTrafficPolicy", "externalTrafficPolicy",
+        "publishNotReadyAddresses", "externalIPs", "loadBalancerIP", "loadBalancerClass",
+        "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "healthCheckNodePort",
+        "trafficDistribution", NULL};
     struct service *s = &r->service;
     struct look spec, field, up[2];
 
@@ -263,8 +283,9 @@ static err_t check_address(const struct look *at, bool is_ipv6, slice_t *out)
 /* One entry may have several addresses; each becomes an endpoint of its own. */
 static err_t check_endpoint(const struct look *at, bool is_ipv6, struct endpoint_slice *s)
 {
-    static const char *const known[] = {"addresses", "conditions", "zone", "hostname", "nodeName", "targetRef",
-                                        "hints", "deprecatedTopology", NULL};
+    static const char *const known[] = {"addresses", "conditions",         "zone",
+                                        "hostname",  "nodeName",           "targetRef",
+                                        "hints",     "deprecatedTopology", NULL};
     struct slice_endpoint e = {.is_ready = true};
     struct look addresses, field;
     size_t n;
@@ -305,13 +326,15 @@ static err_t check_service_label(const struct look *root, slice_t *out)
 
     if (!look_at(root, "metadata", &metadata) || !look_at(&metadata, "labels", &labels) ||
         !look_at(&labels, "kubernetes.io/service-name", &field))
-        return look_refuse(&here, "the label kubernetes.io/service-name is missing: it says whose endpoints these are");
+        return look_refuse(&here, "the label kubernetes.io/service-name is missing: it says "
+                                  "whose endpoints these are");
     return look_label(&field, out);
 }
 
 err_t resource_check_endpoint_slice(const struct look *root, struct resource *r)
 {
-    static const char *const fields[] = {"apiVersion", "kind", "metadata", "addressType", "endpoints", "ports", NULL};
+    static const char *const fields[] = {"apiVersion", "kind",  "metadata", "addressType",
+                                         "endpoints",  "ports", NULL};
     static const char *const types[] = {"IPv4", "IPv6", NULL};
     struct endpoint_slice *s = &r->endpoint_slice;
     struct look field;

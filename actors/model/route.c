@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* More alternatives than this are refused: sorting and looking through them is work per request. */
+/* More alternatives than this are refused: sorting and looking through them is work per
+ * request. */
 enum { MAX_CANDIDATES = 16384 };
 
 enum host_rank { HOST_EXACT, HOST_WILDCARD, HOST_ANY };
@@ -45,26 +46,29 @@ struct route_table {
 
 /* ---- building ---- */
 
-static err_t compile_regex(slice_t pattern, const struct wire_rule *rule, struct regex **out, char why[160])
+static err_t compile_regex(slice_t pattern, const struct wire_rule *rule, struct regex **out,
+                           char why[160])
 {
     char reason[96];
     err_t e = regex_new(pattern, out, reason);
 
     if (e != OK)
-        (void)snprintf(why, 160, "rule %u of %.*s: regular expression: %s", (unsigned)rule->index,
-                       rule->route.n > 40 ? 40 : (int)rule->route.n, (const char *)rule->route.p, reason);
+        (void)snprintf(why, 160, "rule %u of %.*s: regular expression: %s",
+                       (unsigned)rule->index, rule->route.n > 40 ? 40 : (int)rule->route.n,
+                       (const char *)rule->route.p, reason);
     return e;
 }
 
 static err_t refuse(const struct wire_rule *rule, const char *what, char why[160])
 {
     (void)snprintf(why, 160, "rule %u of %.*s: %s", (unsigned)rule->index,
-                   rule->route.n > 80 ? 80 : (int)rule->route.n, (const char *)rule->route.p, what);
+                   rule->route.n > 80 ? 80 : (int)rule->route.n, (const char *)rule->route.p,
+                   what);
     return ERR_OF(MODEL_INVALID);
 }
 
-static err_t compile_values(const struct wire_rule *rule, const struct wire_match_value *values, size_t n,
-                            struct value_test **out, size_t *n_out, char why[160])
+static err_t compile_values(const struct wire_rule *rule, const struct wire_match_value *values,
+                            size_t n, struct value_test **out, size_t *n_out, char why[160])
 {
     if (n == 0)
         return OK;
@@ -83,8 +87,8 @@ static err_t compile_values(const struct wire_rule *rule, const struct wire_matc
     return OK;
 }
 
-static err_t compile_path(const struct wire_rule *rule, const struct wire_match *m, struct match_test *t,
-                          char why[160])
+static err_t compile_path(const struct wire_rule *rule, const struct wire_match *m,
+                          struct match_test *t, char why[160])
 {
     t->path = m->path;
     switch (m->path_kind) {
@@ -107,8 +111,8 @@ static err_t compile_path(const struct wire_rule *rule, const struct wire_match 
     }
 }
 
-static err_t compile_match(const struct wire_rule *rule, const struct wire_match *m, struct match_test *t,
-                           char why[160])
+static err_t compile_match(const struct wire_rule *rule, const struct wire_match *m,
+                           struct match_test *t, char why[160])
 {
     t->match = m;
     if (m == NULL) {
@@ -125,7 +129,9 @@ static void add_candidate(struct route_table *t, const struct match_test *test, 
 {
     struct candidate *c = &t->candidates[t->n_candidates];
 
-    *c = (struct candidate){.host_rank = HOST_ANY, .test = test, .rule = (uint32_t)rule,
+    *c = (struct candidate){.host_rank = HOST_ANY,
+                            .test = test,
+                            .rule = (uint32_t)rule,
                             .order = (uint32_t)t->n_candidates};
     if (host != NULL && slice_starts(host->host, SLICE_LIT("*."))) {
         c->host_rank = HOST_WILDCARD;
@@ -199,8 +205,8 @@ static err_t build(struct route_table *t, char why[160])
         n_candidates += n * (rule->n_hosts > 0 ? rule->n_hosts : 1);
     }
     if (n_candidates > MAX_CANDIDATES) {
-        (void)snprintf(why, 160, "%zu combinations of hosts and matches, at most %d", n_candidates,
-                       (int)MAX_CANDIDATES);
+        (void)snprintf(why, 160, "%zu combinations of hosts and matches, at most %d",
+                       n_candidates, (int)MAX_CANDIDATES);
         return ERR_OF(MODEL_LIMIT);
     }
     t->tests = calloc(n_tests + 1, sizeof(*t->tests));
@@ -265,7 +271,8 @@ static bool host_fits(const struct candidate *c, slice_t host)
     case HOST_EXACT:
         return slice_is_nocase(c->host, host);
     case HOST_WILDCARD: /* at least one label before the dot */
-        return host.n > c->host.n && slice_is_nocase(c->host, slice_skip(host, host.n - c->host.n));
+        return host.n > c->host.n &&
+               slice_is_nocase(c->host, slice_skip(host, host.n - c->host.n));
     }
     return false;
 }
@@ -315,7 +322,8 @@ static int hex_of(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* application/x-www-form-urlencoded, as browsers write queries. Longer than cap: cut, so no match. */
+/* application/x-www-form-urlencoded, as browsers write queries. Longer than cap: cut, so no
+ * match. */
 static slice_t decode_form(slice_t s, uint8_t *out, size_t cap)
 {
     size_t n = 0;
@@ -337,7 +345,8 @@ static slice_t decode_form(slice_t s, uint8_t *out, size_t cap)
 /* The first parameter of that name decides, as the Gateway API has it. */
 static bool query_fits(const struct value_test *v, slice_t query)
 {
-    uint8_t name[257], value[2048]; /* longer than what the table allows, so a cut one never fits */
+    uint8_t name[257],
+        value[2048]; /* longer than what the table allows, so a cut one never fits */
 
     while (query.n > 0) {
         const uint8_t *amp = memchr(query.p, '&', query.n);
@@ -346,7 +355,8 @@ static bool query_fits(const struct value_test *v, slice_t query)
         slice_t key = eq != NULL ? slice(pair.p, (size_t)(eq - pair.p)) : pair;
 
         if (slice_is(decode_form(key, name, sizeof(name)), v->name))
-            return value_fits(v, decode_form(slice_skip(pair, key.n + 1), value, sizeof(value)));
+            return value_fits(v,
+                              decode_form(slice_skip(pair, key.n + 1), value, sizeof(value)));
         query = slice_skip(query, pair.n + 1);
     }
     return false;
@@ -369,7 +379,8 @@ static bool test_fits(const struct match_test *t, const struct route_request *r)
     return true;
 }
 
-bool route_match(struct route_table *t, const struct route_request *request, struct route_found *out)
+bool route_match(struct route_table *t, const struct route_request *request,
+                 struct route_found *out)
 {
     slice_t host = name_host_of(request->host);
 
@@ -428,8 +439,8 @@ static err_t replace_prefix(slice_t prefix, slice_t to, slice_t path, struct buf
     return to.n > 0 ? OK : buf_add(out, "/", 1);
 }
 
-err_t route_rewrite_path(const struct wire_filter *filter, const struct wire_match *match, slice_t path,
-                         struct buf *out)
+err_t route_rewrite_path(const struct wire_filter *filter, const struct wire_match *match,
+                         slice_t path, struct buf *out)
 {
     switch (filter->path_kind) {
     case ROUTE_REWRITE_NOTHING:
@@ -465,7 +476,8 @@ static bool is_default_port(slice_t scheme, uint64_t port)
 }
 
 /* Host and port: the filter's, else the request's; the scheme's own port is left out. */
-static err_t put_authority(const struct wire_filter *f, slice_t authority, slice_t scheme, struct buf *out)
+static err_t put_authority(const struct wire_filter *f, slice_t authority, slice_t scheme,
+                           struct buf *out)
 {
     slice_t port_text = port_of(authority);
     slice_t host = slice(authority.p, authority.n - (port_text.n > 0 ? port_text.n + 1 : 0));
@@ -486,8 +498,8 @@ static err_t put_authority(const struct wire_filter *f, slice_t authority, slice
 }
 
 err_t route_redirect_location(const struct wire_filter *filter, const struct wire_match *match,
-                              const struct route_request *request, slice_t scheme, struct buf *out,
-                              bool *is_same)
+                              const struct route_request *request, slice_t scheme,
+                              struct buf *out, bool *is_same)
 {
     size_t before = buf_len(out), authority_at, path_at;
     slice_t to, authority = request->host;

@@ -1,10 +1,11 @@
-/* Which rule of a destination a request follows. The proxy, the broker and the CLI ask this file.
+/* Which rule of a destination a request follows. The proxy, the broker and the CLI ask this
+ * file.
  *
- * Precedence, as in the Gateway API: of all alternatives (a rule's host with one of its matches) that
- * fit, the first by
+ * Precedence, as in the Gateway API: of all alternatives (a rule's host with one of its
+ * matches) that fit, the first by
  *   1. host      exact, then wildcards by length, then none
- *   2. path      exact, then prefixes by length, then regular expressions, then "everything" (no path,
- *                or the prefix "/", so that a catch-all rule never hides an expression)
+ *   2. path      exact, then prefixes by length, then regular expressions, then "everything"
+ * (no path, or the prefix "/", so that a catch-all rule never hides an expression)
  *   3. method    given before not given
  *   4. headers   more before fewer
  *   5. query     more before fewer
@@ -38,11 +39,12 @@ enum { ROUTE_BACKEND_EXISTS, ROUTE_BACKEND_MISSING };
 
 /* A request as far as routing looks at it. */
 struct route_request {
-    slice_t host;   /* authority; a port and a trailing dot are not looked at */
-    slice_t path;   /* without the query */
-    slice_t query;  /* behind the ?, may be empty */
+    slice_t host;  /* authority; a port and a trailing dot are not looked at */
+    slice_t path;  /* without the query */
+    slice_t query; /* behind the ?, may be empty */
     slice_t method;
-    /* The nth (from 0) value of the header with this lower-case name; false if there are not so many. */
+    /* The nth (from 0) value of the header with this lower-case name; false if there are not so
+     * many. */
     bool (*header)(void *arg, slice_t name, size_t nth, slice_t *value);
     void *arg;
 };
@@ -54,31 +56,36 @@ struct route_found {
 };
 
 /* Compiles the rules. `d` is borrowed: it must live, unchanged, as long as the table.
- * MODEL_PATTERN, MODEL_LIMIT, MODEL_INVALID (a kind or a backend's index that makes no sense): the view
- * is not usable and why[160] says which rule. NOMEM. */
-MUST_USE err_t route_table_new(const struct wire_destination *d, struct route_table **out, char why[160]);
+ * MODEL_PATTERN, MODEL_LIMIT, MODEL_INVALID (a kind or a backend's index that makes no sense):
+ * the view is not usable and why[160] says which rule. NOMEM. */
+MUST_USE err_t route_table_new(const struct wire_destination *d, struct route_table **out,
+                               char why[160]);
 void route_table_free(struct route_table **t);
 
 /* False: no rule fits (answer CODE_NO_ROUTE). */
-bool route_match(struct route_table *t, const struct route_request *request, struct route_found *out);
+bool route_match(struct route_table *t, const struct route_request *request,
+                 struct route_found *out);
 
-/* A backend by weight among those that `may` lets through (NULL: all); `random` is a random number.
- * NULL: none has a weight, or none is let through. */
+/* A backend by weight among those that `may` lets through (NULL: all); `random` is a random
+ * number. NULL: none has a weight, or none is let through. */
 const struct wire_weighted *route_pick(const struct wire_rule *rule, uint64_t random,
                                        bool (*may)(void *arg, uint16_t backend), void *arg);
 
 /* Whether `prefix` matches `path` by segments: /a fits /a, /a/ and /a/b, not /ab. */
 bool route_prefix_fits(slice_t prefix, slice_t path);
 
-/* The path after a redirect's or rewrite's change, appended to `out`; `match` is the one that led here
- * (may be NULL). MODEL_INVALID if a prefix is to be replaced and no prefix matched; errors of buf_add. */
-MUST_USE err_t route_rewrite_path(const struct wire_filter *filter, const struct wire_match *match,
-                                  slice_t path, struct buf *out);
+/* The path after a redirect's or rewrite's change, appended to `out`; `match` is the one that
+ * led here (may be NULL). MODEL_INVALID if a prefix is to be replaced and no prefix matched;
+ * errors of buf_add. */
+MUST_USE err_t route_rewrite_path(const struct wire_filter *filter,
+                                  const struct wire_match *match, slice_t path,
+                                  struct buf *out);
 
 /* The Location of a redirect, appended to `out`. `scheme` and `authority` are the request's.
- * MODEL_INVALID: no host is known, or as above. *is_same is set if it is the request's own URI, in which
- * case there is no redirect (the request goes on). */
-MUST_USE err_t route_redirect_location(const struct wire_filter *filter, const struct wire_match *match,
+ * MODEL_INVALID: no host is known, or as above. *is_same is set if it is the request's own URI,
+ * in which case there is no redirect (the request goes on). */
+MUST_USE err_t route_redirect_location(const struct wire_filter *filter,
+                                       const struct wire_match *match,
                                        const struct route_request *request, slice_t scheme,
                                        struct buf *out, bool *is_same);
 

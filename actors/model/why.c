@@ -24,7 +24,8 @@ static void trim_utf8(char *s)
 
 void why_text(const struct why *why, char out[WHY_TEXT])
 {
-    (void)snprintf(out, WHY_TEXT, "%s%s%s", why->path, why->path[0] != '\0' ? ": " : "", why->reason);
+    (void)snprintf(out, WHY_TEXT, "%s%s%s", why->path, why->path[0] != '\0' ? ": " : "",
+                   why->reason);
     for (char *c = out; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = ' ';
@@ -36,7 +37,8 @@ err_t why_set(struct why *why, err_t e, const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    (void)vsnprintf(why->reason, sizeof(why->reason), fmt, args); /* cut if longer: it is for people */
+    (void)vsnprintf(why->reason, sizeof(why->reason), fmt,
+                    args); /* cut if longer: it is for people */
     va_end(args);
     trim_utf8(why->reason);
     return e;

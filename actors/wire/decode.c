@@ -1,5 +1,6 @@
-/* Bytes to structs. The schema is the guard: exact types, exact counts, limits before memory. The
- * recursion follows the table, whose depth is fixed (WIRE_RECORD_DEPTH), never the input. */
+/* Bytes to structs. The schema is the guard: exact types, exact counts, limits before memory.
+ * The recursion follows the table, whose depth is fixed (WIRE_RECORD_DEPTH), never the input.
+ */
 #include "wire/descriptor.h"
 #include "wire/reader.h"
 
@@ -7,7 +8,8 @@
 #include "wire/tbl/errors.h"
 #undef ERR
 
-/* Lists may take this much memory per byte of the message; the table's worst record needs about 20. */
+/* Lists may take this much memory per byte of the message; the table's worst record needs
+ * about 20. */
 #define MEMORY_PER_BYTE 32
 #define MEMORY_BASE     4096
 
@@ -23,7 +25,8 @@ struct decoder {
 static err_t decode_record(struct decoder *d, const struct wire_record *record, uint32_t n_sent,
                            void *base);
 
-/* How many of the n_sent fields are read, the rest being skipped; refuses what the version forbids. */
+/* How many of the n_sent fields are read, the rest being skipped; refuses what the version
+ * forbids. */
 static err_t check_field_count(enum skew skew, size_t n_known, uint32_t n_sent)
 {
     if (n_sent < n_known && skew != SKEW_OLDER)
@@ -160,7 +163,8 @@ static err_t decode(slice_t bytes, enum wire_role from, enum wire_role me, struc
         return ERR_OF(WIRE_UNKNOWN);
     out->code = desc->code;
     out->version = (unsigned)version;
-    if (((unsigned)desc->from & (unsigned)from) == 0 || ((unsigned)desc->to & (unsigned)me) == 0)
+    if (((unsigned)desc->from & (unsigned)from) == 0 ||
+        ((unsigned)desc->to & (unsigned)me) == 0)
         return ERR_OF(WIRE_ROLE);
     if (version != desc->version)
         d.skew = version < desc->version ? SKEW_OLDER : SKEW_NEWER;
@@ -196,8 +200,8 @@ void wire_msg_done(struct wire_msg *msg)
 const char *wire_name(enum wire_code code)
 {
     switch (code) {
-#define MESSAGE(name, code, version, from, to, doc)                                                \
-    case WIRE_##name:                                                                              \
+#define MESSAGE(name, code, version, from, to, doc)                                            \
+    case WIRE_##name:                                                                          \
         return #name;
 #include "wire/messages.def"
     }

@@ -2,6 +2,7 @@
 
 /* ---- the fields of every record and message ---- */
 
+/* clang-format off */
 /* Lists point at records that may come later in the table, so all of them are announced first. */
 #define RECORD(name, doc)                           static const struct wire_record record_##name;
 #define MESSAGE(name, code, version, from, to, doc) static const struct wire_record record_##name;
@@ -52,6 +53,8 @@ static const struct wire_desc descs[] = {
 #include "wire/messages.def"
 };
 
+/* clang-format on */
+
 const struct wire_desc *wire_descs(size_t *n)
 {
     *n = sizeof(descs) / sizeof(descs[0]);
@@ -74,8 +77,8 @@ const struct wire_desc *wire_desc_of(unsigned code)
     };
 
     switch (code) {
-#define MESSAGE(name, code, version, from, to, doc)                                                \
-    case code:                                                                                     \
+#define MESSAGE(name, code, version, from, to, doc)                                            \
+    case code:                                                                                 \
         return &descs[INDEX_##name];
 #include "wire/messages.def"
     default: /* from a peer: any number may come */

@@ -1,4 +1,5 @@
-/* The table as data: what the encoder, the decoder, the samples and the documentation walk over. */
+/* The table as data: what the encoder, the decoder, the samples and the documentation walk
+ * over. */
 #ifndef WIRE_DESCRIPTOR_H
 #define WIRE_DESCRIPTOR_H
 
@@ -30,8 +31,8 @@ struct wire_field {
 struct wire_record {
     const char *name;
     size_t size; /* of the struct */
-    /* The fields in wire order. A function, because offsetof needs the struct's name, which the field
-     * lines of the table do not say. */
+    /* The fields in wire order. A function, because offsetof needs the struct's name, which the
+     * field lines of the table do not say. */
     const struct wire_field *(*fields)(size_t *n);
 };
 

@@ -45,12 +45,13 @@ static void refuse(struct wire_desk *desk, enum wire_refusal reason, err_t why,
     desk->unlogged[reason]++;
     if (desk->logged_ms[reason] != 0 && now - desk->logged_ms[reason] < LOG_EVERY_MS)
         return;
-    log_warn("message refused",
-             "socket=%s reason=%s error=%s message=%s code=0x%04x version=%u field=%s bytes=%zu "
-             "from=\"%s\" refused=%" PRIu64,
-             desk->name, wire_refusal_name(reason), why->name, wire_name(msg->code),
-             wire_peek_code(call->mail->body), msg->version, msg->at, call->mail->body.n,
-             call->mail->user != NULL ? call->mail->user : "", desk->unlogged[reason]);
+    log_warn(
+        "message refused",
+        "socket=%s reason=%s error=%s message=%s code=0x%04x version=%u field=%s bytes=%zu "
+        "from=\"%s\" refused=%" PRIu64,
+        desk->name, wire_refusal_name(reason), why->name, wire_name(msg->code),
+        wire_peek_code(call->mail->body), msg->version, msg->at, call->mail->body.n,
+        call->mail->user != NULL ? call->mail->user : "", desk->unlogged[reason]);
     desk->logged_ms[reason] = now != 0 ? now : 1;
     desk->unlogged[reason] = 0;
 }
@@ -77,7 +78,8 @@ static enum wire_refusal refusal_of(err_t why)
     return WIRE_REFUSED_MALFORMED;
 }
 
-err_t wire_dispatch(struct wire_desk *desk, const struct mailbox_msg *m, uint64_t *seen, void *arg)
+err_t wire_dispatch(struct wire_desk *desk, const struct mailbox_msg *m, uint64_t *seen,
+                    void *arg)
 {
     AUTO(wire_msg_done) struct wire_msg msg;
     struct wire_call call = {&msg, m};

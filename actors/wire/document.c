@@ -12,6 +12,7 @@ struct line {
     unsigned long max;
 };
 
+/* clang-format off */
 static const struct line lines[] = {
 #define RECORD(name, doc) {LINE_RECORD, #name, doc, "", 0, 0, "", "", "", 0},
 #define MESSAGE(name, code, version, from, to, doc)                                                \
@@ -107,6 +108,8 @@ static const char intro[] =
     "each of them, BOTH_X_Y either of the two.\n"
     "\n";
 
+/* clang-format on */
+
 static err_t put_field(struct buf *out, const struct line *f)
 {
     TRY(buf_printf(out, "| %s | ", f->name));
@@ -156,9 +159,11 @@ static err_t put_message(struct buf *out, size_t at)
     const struct line *m = &lines[at];
 
     TRY(buf_printf(out, "### message %s\n\n", m->name));
-    TRY(buf_printf(out, "Code 0x%04x, version %u, from %s to %s.", m->code, m->version, m->from, m->to));
+    TRY(buf_printf(out, "Code 0x%04x, version %u, from %s to %s.", m->code, m->version, m->from,
+                   m->to));
     if (m->doc[0] != '\0')
-        TRY(buf_printf(out, " %c%s.", (m->doc[0] >= 'a' && m->doc[0] <= 'z') ? m->doc[0] - 32 : m->doc[0],
+        TRY(buf_printf(out, " %c%s.",
+                       (m->doc[0] >= 'a' && m->doc[0] <= 'z') ? m->doc[0] - 32 : m->doc[0],
                        m->doc + 1));
     TRY(buf_printf(out, "\n\n"));
     TRY(put_fields(out, at));
@@ -167,11 +172,13 @@ static err_t put_message(struct buf *out, size_t at)
 
 static err_t put_index(struct buf *out)
 {
-    TRY(buf_printf(out, "## All messages\n\n| code | message | from | to | |\n|---|---|---|---|---|\n"));
+    TRY(buf_printf(
+        out, "## All messages\n\n| code | message | from | to | |\n|---|---|---|---|---|\n"));
     for (size_t i = 0; i < N_LINES; i++)
         if (lines[i].what == LINE_MESSAGE)
-            TRY(buf_printf(out, "| 0x%04x | [%s](#message-%s) | %s | %s | %s |\n", lines[i].code,
-                           lines[i].name, lines[i].name, lines[i].from, lines[i].to, lines[i].doc));
+            TRY(buf_printf(out, "| 0x%04x | [%s](#message-%s) | %s | %s | %s |\n",
+                           lines[i].code, lines[i].name, lines[i].name, lines[i].from,
+                           lines[i].to, lines[i].doc));
     return buf_printf(out, "\n");
 }
 

@@ -1,4 +1,5 @@
-/* Structs to bytes. The recursion follows the table, whose depth is fixed (WIRE_RECORD_DEPTH). */
+/* Structs to bytes. The recursion follows the table, whose depth is fixed (WIRE_RECORD_DEPTH).
+ */
 #include "wire/descriptor.h"
 #include "wire/reader.h"
 #include "wire/writer.h"

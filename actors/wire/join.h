@@ -1,4 +1,5 @@
-/* The join token as text: "weft1.ID.SECRET", ID 16 hex digits, SECRET 64: a CURVE secret key. */
+/* The join token as text: "weft1.ID.SECRET", ID 16 hex digits, SECRET 64: a CURVE secret key.
+ */
 #ifndef WIRE_JOIN_H
 #define WIRE_JOIN_H
 
@@ -55,7 +56,8 @@ static inline void wire_join_format(const struct wire_join *join, char *out)
     out[WIRE_JOIN_TEXT - 1] = '\0';
 }
 
-/* 32 bytes as the 40 characters of Z85 (ZeroMQ RFC 32) and a NUL: the form mailboxes take keys in. */
+/* 32 bytes as the 40 characters of Z85 (ZeroMQ RFC 32) and a NUL: the form mailboxes take keys
+ * in. */
 static inline void wire_join_z85(const uint8_t key[32], char out[41])
 {
     static const char letters[] =

@@ -56,7 +56,8 @@ static err_t head_number(const struct wire_reader *r, size_t width, uint64_t *ou
     return OK;
 }
 
-static err_t get_count(struct wire_reader *r, uint8_t fix, uint8_t wide16, unsigned per, uint32_t *n)
+static err_t get_count(struct wire_reader *r, uint8_t fix, uint8_t wide16, unsigned per,
+                       uint32_t *n)
 {
     uint64_t count;
     size_t width = 0;

@@ -1,9 +1,9 @@
 /* A bounded cursor over msgpack bytes that came from somebody else.
  *
- * Nothing is allocated here and no byte outside the slice is read. Every function reads one value and
- * moves on; on an error the cursor stays where it was and *out is untouched. A count that cannot be true
- * (more elements than bytes left) is refused before anybody allocates for it. An integer may be in any
- * of msgpack's integer formats; what counts is its value.
+ * Nothing is allocated here and no byte outside the slice is read. Every function reads one
+ * value and moves on; on an error the cursor stays where it was and *out is untouched. A count
+ * that cannot be true (more elements than bytes left) is refused before anybody allocates for
+ * it. An integer may be in any of msgpack's integer formats; what counts is its value.
  *
  * Errors: WIRE_TRUNCATED, WIRE_TYPE, WIRE_RANGE, WIRE_LIMIT, WIRE_TEXT, WIRE_DEPTH.
  */
@@ -39,9 +39,11 @@ MUST_USE err_t wire_get_array(struct wire_reader *r, uint32_t *n);
 MUST_USE err_t wire_get_map(struct wire_reader *r, uint32_t *n); /* n pairs follow */
 MUST_USE err_t wire_get_u64(struct wire_reader *r, uint64_t max, uint64_t *out);
 MUST_USE err_t wire_get_i64(struct wire_reader *r, int64_t *out);
-MUST_USE err_t wire_get_f64(struct wire_reader *r, double *out); /* finite; an integer is fine too */
+MUST_USE err_t wire_get_f64(struct wire_reader *r,
+                            double *out); /* finite; an integer is fine too */
 MUST_USE err_t wire_get_bool(struct wire_reader *r, bool *out);
-MUST_USE err_t wire_get_text(struct wire_reader *r, size_t max, slice_t *out); /* UTF-8, no NUL */
+MUST_USE err_t wire_get_text(struct wire_reader *r, size_t max,
+                             slice_t *out); /* UTF-8, no NUL */
 MUST_USE err_t wire_get_bytes(struct wire_reader *r, size_t max, slice_t *out);
 
 /* Steps over one value of any type, known or not. */

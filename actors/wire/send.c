@@ -1,4 +1,5 @@
-/* The one place where a message meets a socket: apart, so that tools that only encode need no ZeroMQ. */
+/* The one place where a message meets a socket: apart, so that tools that only encode need no
+ * ZeroMQ. */
 #include "wire/wire.h"
 
 #include "kit/mailbox.h"

@@ -1,4 +1,5 @@
-/* Every message that crosses a process boundary, as C structs, with one encoder and one decoder.
+/* Every message that crosses a process boundary, as C structs, with one encoder and one
+ * decoder.
  *
  * messages.def is the table; this header makes from it
  *     enum wire_code {WIRE_hello = 0x0401, ...}
@@ -7,8 +8,9 @@
  *                                                                   for each MESSAGE
  * A list field NAME is the pointer NAME and the count n_NAME. TEXT and BYTES are slices.
  *
- * On the wire a message is one msgpack array [code, version, field, field, ...]; docs/messages.md says
- * it all. Bytes from a peer are read only by the bounded cursor of wire/reader.h.
+ * On the wire a message is one msgpack array [code, version, field, field, ...];
+ * docs/messages.md says it all. Bytes from a peer are read only by the bounded cursor of
+ * wire/reader.h.
  */
 #ifndef WIRE_WIRE_H
 #define WIRE_WIRE_H
@@ -27,7 +29,8 @@ struct mailbox;
 /* The largest message, encoded. Larger sets are sent in several messages. */
 #define WIRE_MESSAGE_MAX (256U * 1024U)
 
-/* Who sends and who receives: bits, so that a socket that several processes share has a mask. */
+/* Who sends and who receives: bits, so that a socket that several processes share has a mask.
+ */
 enum wire_role {
     WIRE_ROLE_PROXY = 1 << 0,
     WIRE_ROLE_TLS = 1 << 1,
@@ -52,6 +55,7 @@ enum wire_code {
 #include "wire/messages.def"
 };
 
+/* clang-format off */
 #define RECORD(name, doc)                           struct wire_##name;
 #define MESSAGE(name, code, version, from, to, doc) struct wire_##name;
 #include "wire/messages.def"
@@ -69,6 +73,7 @@ enum wire_code {
 #define BYTES(name, max, doc)                       slice_t name;
 #define LIST(name, record, max, doc)                size_t n_##name; struct wire_##record *name;
 #include "wire/messages.def"
+/* clang-format on */
 
 union wire_body {
 #define MESSAGE(name, code, version, from, to, doc) struct wire_##name name;
@@ -81,14 +86,17 @@ struct wire_msg {
     unsigned version; /* the sender's */
     union wire_body body;
     struct arena arena;
-    /* After a failure: the name of the field that was refused, "" if it was none in particular. */
+    /* After a failure: the name of the field that was refused, "" if it was none in particular.
+     */
     const char *at;
 };
 
-/* The body of `msg` if it is a NAME, else NULL:  const struct wire_hello *h = wire_as(hello, &msg); */
+/* The body of `msg` if it is a NAME, else NULL:  const struct wire_hello *h = wire_as(hello,
+ * &msg); */
 #define wire_as(name, msg) ((msg)->code == WIRE_##name ? &(msg)->body.name : NULL)
 
-/* The same where the code is known (in a handler of wire/dispatch.h): never NULL; another code aborts. */
+/* The same where the code is known (in a handler of wire/dispatch.h): never NULL; another code
+ * aborts. */
 #define wire_expect(name, msg) (wire_check_code((msg), WIRE_##name), &(msg)->body.name)
 
 static inline void wire_check_code(const struct wire_msg *msg, enum wire_code code)
@@ -96,22 +104,24 @@ static inline void wire_check_code(const struct wire_msg *msg, enum wire_code co
     BUG_ON(msg->code != code);
 }
 
-/* Appends the encoded message to `out`; `body` is the message's struct. Checks what the peer's decoder
- * will check, so that nothing is sent which it would refuse. On failure `out` is as before.
- * OK | WIRE_LIMIT (text, list or whole message too long) | WIRE_TEXT | WIRE_UNKNOWN | NOMEM, TOO_BIG. */
+/* Appends the encoded message to `out`; `body` is the message's struct. Checks what the peer's
+ * decoder will check, so that nothing is sent which it would refuse. On failure `out` is as
+ * before. OK | WIRE_LIMIT (text, list or whole message too long) | WIRE_TEXT | WIRE_UNKNOWN |
+ * NOMEM, TOO_BIG. */
 MUST_USE err_t wire_encode(enum wire_code code, const void *body, struct buf *out);
 
-/* Decodes one message that came from a peer whose role is (one of) `from`, for a process whose role is
- * `me`. `bytes` must stay where they are as long as *out is used. On success the caller calls
- * wire_msg_done; after a failure nothing is held, and only out->at and, as far as they were read, code
- * and version are set (0 before). */
+/* Decodes one message that came from a peer whose role is (one of) `from`, for a process whose
+ * role is `me`. `bytes` must stay where they are as long as *out is used. On success the caller
+ * calls wire_msg_done; after a failure nothing is held, and only out->at and, as far as they
+ * were read, code and version are set (0 before). */
 MUST_USE err_t wire_decode(slice_t bytes, enum wire_role from, enum wire_role me,
                            struct wire_msg *out);
 
 /* Frees the lists. Fine on a message that failed to decode. */
 void wire_msg_done(struct wire_msg *msg);
 
-/* Encodes and sends in one go; `to` as in mailbox_send. Errors of wire_encode and of mailbox_send. */
+/* Encodes and sends in one go; `to` as in mailbox_send. Errors of wire_encode and of
+ * mailbox_send. */
 MUST_USE err_t wire_send(struct mailbox *m, slice_t to, enum wire_code code, const void *body);
 
 /* The same two, with the compiler looking whether the pointer fits the message:

@@ -16,13 +16,13 @@ static int sink_write(void *data, const char *bytes, size_t n)
     return s->why == OK ? 0 : -1;
 }
 
-#define PUT(call, ...)                                                                             \
-    do {                                                                                           \
-        struct sink sink = {out, OK};                                                              \
-        msgpack_packer packer;                                                                     \
-        msgpack_packer_init(&packer, &sink, sink_write);                                           \
-        (void)call(&packer, __VA_ARGS__); /* sink.why says the same and more */                    \
-        TRY(sink.why);                                                                             \
+#define PUT(call, ...)                                                                         \
+    do {                                                                                       \
+        struct sink sink = {out, OK};                                                          \
+        msgpack_packer packer;                                                                 \
+        msgpack_packer_init(&packer, &sink, sink_write);                                       \
+        (void)call(&packer, __VA_ARGS__); /* sink.why says the same and more */                \
+        TRY(sink.why);                                                                         \
     } while (0)
 
 err_t wire_put_array(struct buf *out, size_t n)

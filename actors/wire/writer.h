@@ -1,5 +1,5 @@
-/* msgpack values appended to a buf (packed by msgpack-c). For feed messages, which are maps; messages
- * between our processes go through wire_encode. Errors: those of buf_add. */
+/* msgpack values appended to a buf (packed by msgpack-c). For feed messages, which are maps;
+ * messages between our processes go through wire_encode. Errors: those of buf_add. */
 #ifndef WIRE_WRITER_H
 #define WIRE_WRITER_H
 

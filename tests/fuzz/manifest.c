@@ -1,14 +1,15 @@
-/* Any text as a manifest, and what comes of it as resources. What is accepted must have a canonical form
- * that is accepted again and stays as it is, and a view that can be used. */
-#include "model/destination.h"
+/* Any text as a manifest, and what comes of it as resources. What is accepted must have a
+ * canonical form that is accepted again and stays as it is, and a view that can be used. */
 #include "model/manifest.h"
+#include "model/destination.h"
 #include "model/route.h"
 
 #include <stdint.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void nobody(void *arg, slice_t namespace, slice_t name, uint16_t port, struct destination_backend *out)
+static void nobody(void *arg, slice_t namespace, slice_t name, uint16_t port,
+                   struct destination_backend *out)
 {
     (void)arg, (void)namespace, (void)name, (void)port;
     out->exists = false;
@@ -17,11 +18,18 @@ static void nobody(void *arg, slice_t namespace, slice_t name, uint16_t port, st
 static void use_route(const struct resource *route)
 {
     const struct route_parent *parent = &route->http_route.parents[0];
-    struct resource service = {.kind = RESOURCE_SERVICE, .namespace = parent->namespace, .name = parent->name};
-    struct destination_input in = {.target = SLICE_LIT("x:1"), .service = &service,
-                                   .port = parent->port != 0 ? parent->port : 1, .client_namespace = route->namespace,
-                                   .routes = &route, .n_routes = 1, .lookup = nobody};
-    struct route_request request = {.host = SLICE_LIT("a.b"), .path = SLICE_LIT("/a/b"), .query = SLICE_LIT("a=b"),
+    struct resource service = {
+        .kind = RESOURCE_SERVICE, .namespace = parent->namespace, .name = parent->name};
+    struct destination_input in = {.target = SLICE_LIT("x:1"),
+                                   .service = &service,
+                                   .port = parent->port != 0 ? parent->port : 1,
+                                   .client_namespace = route->namespace,
+                                   .routes = &route,
+                                   .n_routes = 1,
+                                   .lookup = nobody};
+    struct route_request request = {.host = SLICE_LIT("a.b"),
+                                    .path = SLICE_LIT("/a/b"),
+                                    .query = SLICE_LIT("a=b"),
                                     .method = SLICE_LIT("GET")};
     struct route_table *table = NULL;
     struct route_found found;

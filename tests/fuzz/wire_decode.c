@@ -1,5 +1,5 @@
-/* Any bytes as a message from anybody to anybody. What decodes must encode, and to bytes that decode to
- * the same again. Seeds: weft-wire-doc --seeds DIR. */
+/* Any bytes as a message from anybody to anybody. What decodes must encode, and to bytes that
+ * decode to the same again. Seeds: weft-wire-doc --seeds DIR. */
 #include "wire/wire.h"
 
 #include <stdint.h>

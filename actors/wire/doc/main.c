@@ -20,7 +20,8 @@ static const struct shape {
 
 static int say(const char *what, err_t why)
 {
-    (void)fprintf(stderr, "weft-wire-doc: %s: %s\n", what, why != OK ? why->text : "cannot be written");
+    (void)fprintf(stderr, "weft-wire-doc: %s: %s\n", what,
+                  why != OK ? why->text : "cannot be written");
     return 1;
 }
 
@@ -64,7 +65,8 @@ static int write_seeds(const char *dir)
         for (size_t j = 0; j < sizeof(shapes) / sizeof(shapes[0]); j++)
             if (write_seed(dir, &descs[i], &shapes[j]) != 0)
                 return 1;
-    (void)fprintf(stderr, "%zu messages, %zu seeds each\n", n, sizeof(shapes) / sizeof(shapes[0]));
+    (void)fprintf(stderr, "%zu messages, %zu seeds each\n", n,
+                  sizeof(shapes) / sizeof(shapes[0]));
     return 0;
 }
 

@@ -12,7 +12,8 @@
 
 #define MAX 8
 
-/* The world of a test: objects from YAML (the first is the service), endpoints for what lookup is asked. */
+/* The world of a test: objects from YAML (the first is the service), endpoints for what lookup
+ * is asked. */
 struct world {
     struct resource *all[MAX];
     const struct resource *routes[MAX];
@@ -21,7 +22,8 @@ struct world {
     unsigned lookups;
 };
 
-static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port, struct destination_backend *out)
+static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
+                   struct destination_backend *out)
 {
     struct world *w = arg;
 
@@ -59,7 +61,8 @@ static void free_world(struct world *w)
         resource_free(&w->all[i]);
 }
 
-static void build(struct world *w, const char *client, struct arena *arena, struct wire_destination *d)
+static void build(struct world *w, const char *client, struct arena *arena,
+                  struct wire_destination *d)
 {
     struct destination_input in = {.target = SLICE_LIT("web.prod.svc.cluster.local:80"),
                                    .service = w->all[0],
@@ -83,12 +86,12 @@ static void build(struct world *w, const char *client, struct arena *arena, stru
     route_table_free(&t);
 }
 
-#define SERVICE(annotations)                                                                       \
-    "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {" annotations "}}\n"       \
+#define SERVICE(annotations)                                                                   \
+    "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {" annotations "}}\n"   \
     "spec: {ports: [{port: 80, name: a}, {port: 81, name: b, appProtocol: grpc}]}\n"
-#define ROUTE(name, ns, annotations, rules)                                                        \
-    "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: " name       \
-    ", namespace: " ns ", annotations: {" annotations "}}\nspec:\n"                                \
+#define ROUTE(name, ns, annotations, rules)                                                    \
+    "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: " name   \
+    ", namespace: " ns ", annotations: {" annotations "}}\nspec:\n"                            \
     "  parentRefs: [{kind: Service, name: web, namespace: prod}]\n  rules: [" rules "]\n"
 
 static void test_no_routes(void **state)
@@ -123,8 +126,13 @@ static void test_order_and_backends(void **state)
     struct arena arena;
 
     (void)state;
-    read_world(&w, SERVICE("") ROUTE("young", "prod", "", "{backendRefs: [{name: gone, port: 1, weight: 2}, {name: web, port: 80}]}, {}")
-                       ROUTE("old", "prod", "", "{backendRefs: [{name: v2, port: 1}, {name: v2, port: 999}, {name: v2, port: 1}]}"));
+    read_world(
+        &w, SERVICE("") ROUTE(
+                "young", "prod", "",
+                "{backendRefs: [{name: gone, port: 1, weight: 2}, {name: web, port: 80}]}, {}")
+                ROUTE("old", "prod", "",
+                      "{backendRefs: [{name: v2, port: 1}, {name: v2, port: 999}, {name: v2, "
+                      "port: 1}]}"));
     build(&w, "prod", &arena, &d);
     assert_int_equal(d.n_rules, 3); /* no default rule beside routes */
     assert_true(slice_is_str(d.rules[0].route, "HTTPRoute/prod/old"));
@@ -160,7 +168,8 @@ static void test_consumer_routes(void **state)
     struct world w;
 
     (void)state;
-    read_world(&w, SERVICE("") ROUTE("producer", "prod", "", "{}") ROUTE("consumer", "shop", "", "{}, {}"));
+    read_world(&w, SERVICE("") ROUTE("producer", "prod", "", "{}")
+                       ROUTE("consumer", "shop", "", "{}, {}"));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct wire_destination d;
         struct arena arena;
@@ -181,20 +190,30 @@ static void test_inheritance(void **state)
         int limit; /* -1: no retry */
     } cases[] = {
         {"nothing", "", "", "{}", 0, 0, 0, -1},
-        {"from the service", "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s, retry.linkerd.io/limit: '5'", "",
-         "{}", 1000, 0, 2000, 5},
+        {"from the service",
+         "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s, retry.linkerd.io/limit: "
+         "'5'",
+         "", "{}", 1000, 0, 2000, 5},
         {"one annotation of the route replaces all timeouts",
-         "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s, retry.linkerd.io/limit: '5'",
+         "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s, retry.linkerd.io/limit: "
+         "'5'",
          "timeout.linkerd.io/response: 3s", "{}", 0, 3000, 0, 5},
-        {"one of retries all retries", "timeout.linkerd.io/request: 1s, retry.linkerd.io/limit: '5'",
+        {"one of retries all retries",
+         "timeout.linkerd.io/request: 1s, retry.linkerd.io/limit: '5'",
          "retry.linkerd.io/http: 5xx", "{}", 1000, 0, 0, 1},
-        {"the rule's stanza replaces the service's", "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s", "",
+        {"the rule's stanza replaces the service's",
+         "timeout.linkerd.io/request: 1s, timeout.linkerd.io/idle: 2s", "",
          "{timeouts: {backendRequest: 4s}}", 0, 4000, 0, -1},
-        {"the annotation wins over the stanza", "", "timeout.linkerd.io/request: 1s", "{timeouts: {request: 9s}}", 1000, 0, 0, -1},
-        {"an explicit 0 too", "", "timeout.linkerd.io/request: '0'", "{timeouts: {request: 9s}}", 0, 0, 0, -1},
-        {"idle beside the stanza", "", "timeout.linkerd.io/idle: 7s", "{timeouts: {request: 9s}}", 9000, 0, 7000, -1},
-        {"the shorter one for an attempt", "", "timeout.linkerd.io/response: 3s", "{timeouts: {backendRequest: 2s}}", 0, 2000, 0, -1},
-        {"the stanza's retry wins", "", "retry.linkerd.io/limit: '5'", "{retry: {attempts: 2}}", 0, 0, 0, 2},
+        {"the annotation wins over the stanza", "", "timeout.linkerd.io/request: 1s",
+         "{timeouts: {request: 9s}}", 1000, 0, 0, -1},
+        {"an explicit 0 too", "", "timeout.linkerd.io/request: '0'",
+         "{timeouts: {request: 9s}}", 0, 0, 0, -1},
+        {"idle beside the stanza", "", "timeout.linkerd.io/idle: 7s",
+         "{timeouts: {request: 9s}}", 9000, 0, 7000, -1},
+        {"the shorter one for an attempt", "", "timeout.linkerd.io/response: 3s",
+         "{timeouts: {backendRequest: 2s}}", 0, 2000, 0, -1},
+        {"the stanza's retry wins", "", "retry.linkerd.io/limit: '5'", "{retry: {attempts: 2}}",
+         0, 0, 0, 2},
     };
 
     (void)state;
@@ -204,14 +223,15 @@ static void test_inheritance(void **state)
         struct wire_destination d;
         struct arena arena;
 
-        (void)snprintf(yaml, sizeof(yaml), SERVICE("%s") ROUTE("r", "prod", "%s", "%s"), cases[i].service, cases[i].route,
-                       cases[i].rule);
+        (void)snprintf(yaml, sizeof(yaml), SERVICE("%s") ROUTE("r", "prod", "%s", "%s"),
+                       cases[i].service, cases[i].route, cases[i].rule);
         read_world(&w, yaml);
         build(&w, "prod", &arena, &d);
-        if (d.rules[0].request_ms != cases[i].request || d.rules[0].backend_ms != cases[i].backend ||
-            d.rules[0].idle_ms != cases[i].idle || d.rules[0].has_retry != (cases[i].limit >= 0))
-            fail_msg("%s: %u %u %u %d", cases[i].name, d.rules[0].request_ms, d.rules[0].backend_ms, d.rules[0].idle_ms,
-                     (int)d.rules[0].has_retry);
+        if (d.rules[0].request_ms != cases[i].request ||
+            d.rules[0].backend_ms != cases[i].backend || d.rules[0].idle_ms != cases[i].idle ||
+            d.rules[0].has_retry != (cases[i].limit >= 0))
+            fail_msg("%s: %u %u %u %d", cases[i].name, d.rules[0].request_ms,
+                     d.rules[0].backend_ms, d.rules[0].idle_ms, (int)d.rules[0].has_retry);
         if (cases[i].limit >= 0)
             assert_int_equal(d.rules[0].retry[0].limit, cases[i].limit);
         arena_done(&arena);
@@ -224,8 +244,11 @@ static void test_attachment(void **state)
     struct world w;
 
     (void)state;
-    read_world(&w, SERVICE("") "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n"
-                               "  parentRefs: [{kind: Service, name: web, port: 81}]\n  rules: [{}]\n");
+    read_world(
+        &w,
+        SERVICE("") "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: "
+                    "{name: r}\nspec:\n"
+                    "  parentRefs: [{kind: Service, name: web, port: 81}]\n  rules: [{}]\n");
     assert_true(destination_is_attached(w.all[1], SLICE_LIT("prod"), SLICE_LIT("web"), 81));
     assert_false(destination_is_attached(w.all[1], SLICE_LIT("prod"), SLICE_LIT("web"), 80));
     assert_false(destination_is_attached(w.all[1], SLICE_LIT("prod"), SLICE_LIT("api"), 81));
@@ -244,13 +267,15 @@ static void test_addresses(void **state)
 
     (void)state;
     arena_init(&arena, 0);
-    assert_ptr_equal(destination_of_address(SLICE_LIT("10.0.0.1:80"), &e, PROTOCOL_OPAQUE, &arena, &d), OK);
+    assert_ptr_equal(
+        destination_of_address(SLICE_LIT("10.0.0.1:80"), &e, PROTOCOL_OPAQUE, &arena, &d), OK);
     assert_int_equal(d.kind, 2);
     assert_int_equal(d.protocol, PROTOCOL_OPAQUE);
     assert_int_equal(d.backends[0].n_endpoints, 1);
     assert_ptr_equal(route_table_new(&d, &t, why), OK);
     route_table_free(&t);
-    assert_ptr_equal(destination_of_address(SLICE_LIT("1.1.1.1:80"), NULL, PROTOCOL_DETECT, &arena, &d), OK);
+    assert_ptr_equal(
+        destination_of_address(SLICE_LIT("1.1.1.1:80"), NULL, PROTOCOL_DETECT, &arena, &d), OK);
     assert_int_equal(d.kind, 0);
     assert_int_equal(d.n_rules, 0);
 }
@@ -261,7 +286,8 @@ static void test_too_much(void **state)
     struct wire_destination d;
     AUTO(arena_done) struct arena arena;
     const struct resource *many[600];
-    struct destination_input in = {.port = 80, .lookup = lookup, .arg = &w, .routes = many, .n_routes = 600};
+    struct destination_input in = {
+        .port = 80, .lookup = lookup, .arg = &w, .routes = many, .n_routes = 600};
 
     (void)state;
     read_world(&w, SERVICE("") ROUTE("r", "prod", "", "{}"));

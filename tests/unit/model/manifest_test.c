@@ -21,9 +21,11 @@ static void test_accepted(void **state)
         {"a: 1\n---\nb: 2\n", "{\"a\":1} {\"b\":2}"},
         {"a: [1, -2, 3.5, 1e3]\n", "{\"a\":[1,-2,3.5,1000.0]}"},
         {"a: \"1\"\nb: '2'\nc: three\n", "{\"a\":\"1\",\"b\":\"2\",\"c\":\"three\"}"},
-        {"a: true\nb: False\nc: null\nd: ~\ne:\n", "{\"a\":true,\"b\":false,\"c\":null,\"d\":null,\"e\":null}"},
+        {"a: true\nb: False\nc: null\nd: ~\ne:\n",
+         "{\"a\":true,\"b\":false,\"c\":null,\"d\":null,\"e\":null}"},
         {"a: yes\nb: on\nc: 0123\nd: 0x1f\ne: 1.2.3\nf: .inf\n",
-         "{\"a\":\"yes\",\"b\":\"on\",\"c\":\"0123\",\"d\":\"0x1f\",\"e\":\"1.2.3\",\"f\":\".inf\"}"},
+         "{\"a\":\"yes\",\"b\":\"on\",\"c\":\"0123\",\"d\":\"0x1f\",\"e\":\"1.2.3\",\"f\":\"."
+         "inf\"}"},
         {"a: 99999999999999999999\n", "{\"a\":\"99999999999999999999\"}"},
         {"a: 1h30m\nb: 10s\n", "{\"a\":\"1h30m\",\"b\":\"10s\"}"},
         {"a: |\n  x\n  y\n", "{\"a\":\"x\\ny\\n\"}"},
@@ -36,7 +38,9 @@ static void test_accepted(void **state)
         {"{\"kind\": \"List\", \"items\": []}", ""},
         {"{a: 1, b: {c: d}}\n", NULL}, /* flow YAML that ends like JSON: JSON's rules count */
         {"a: b: c\n", NULL},
-        {"\xef\xbb\xbf" "a: 1\n", "{\"a\":1}"}, /* byte order mark */
+        {"\xef\xbb\xbf"
+         "a: 1\n",
+         "{\"a\":1}"}, /* byte order mark */
         {"%YAML 1.1\n---\na: 1\n", "{\"a\":1}"},
         {"a: caf\xc3\xa9\n", "{\"a\":\"caf\xc3\xa9\"}"},
     };
@@ -55,7 +59,8 @@ static void test_accepted(void **state)
         for (size_t o = 0; o < m->n; o++) {
             char *text = json_dumps(m->objects[o].json, JSON_SORT_KEYS | JSON_COMPACT);
 
-            (void)snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%s", o > 0 ? " " : "", text);
+            (void)snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%s",
+                           o > 0 ? " " : "", text);
             free(text);
         }
         assert_string_equal(got, cases[i].want);
@@ -105,7 +110,8 @@ static void test_refused(void **state)
 
         if (e != ERR_OF(MODEL_SYNTAX))
             fail_msg("case %zu: %s", i, e == OK ? "accepted" : e->name);
-        if (strstr(why.reason, cases[i].reason) == NULL || (cases[i].path[0] != '\0' && strcmp(why.path, cases[i].path) != 0))
+        if (strstr(why.reason, cases[i].reason) == NULL ||
+            (cases[i].path[0] != '\0' && strcmp(why.path, cases[i].path) != 0))
             fail_msg("case %zu: %s: %s", i, why.path, why.reason);
         if (why.line != cases[i].line)
             fail_msg("case %zu: line %u, not %u", i, why.line, cases[i].line);
@@ -132,9 +138,13 @@ static void test_limits(void **state)
         size_t n;
         bool is_fine;
     } cases[] = {
-        {"[", 100000, false},       {"{\"a\":", 5000, false}, {"- ", 5000, false},
-        {"a: 1\n---\n", 4096, true}, {"a: 1\n---\n", 4097, false},
-        {"- 1\n", 200001, false},   {"a", 4 * 1024 * 1024 + 1, false},
+        {"[", 100000, false},
+        {"{\"a\":", 5000, false},
+        {"- ", 5000, false},
+        {"a: 1\n---\n", 4096, true},
+        {"a: 1\n---\n", 4097, false},
+        {"- 1\n", 200001, false},
+        {"a", 4 * 1024 * 1024 + 1, false},
     };
 
     (void)state;
@@ -166,7 +176,10 @@ static void test_json_depth(void **state)
         if (e == OK)
             json_decref(json);
     }
-    assert_ptr_equal(manifest_parse_json(SLICE_LIT("[\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[\"]"), &json, &why), OK);
+    assert_ptr_equal(
+        manifest_parse_json(SLICE_LIT("[\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[\"]"),
+                            &json, &why),
+        OK);
     json_decref(json);
     assert_ptr_equal(manifest_parse_json(slice(NULL, 0), &json, &why), ERR_OF(MODEL_SYNTAX));
 }
@@ -196,7 +209,8 @@ static void test_lines(void **state)
     assert_int_equal(manifest_line(m, 0, ""), 2);
     assert_int_equal(manifest_line(m, 0, "kind"), 2);
     assert_int_equal(manifest_line(m, 0, "spec.rules[0].to.port"), 7);
-    assert_int_equal(manifest_line(m, 0, "spec.rules[0].to.missing"), 7); /* a mapping begins at its first key */
+    assert_int_equal(manifest_line(m, 0, "spec.rules[0].to.missing"),
+                     7); /* a mapping begins at its first key */
     assert_int_equal(manifest_line(m, 0, "spec.rules[1].name"), 8);
     assert_int_equal(manifest_line(m, 0, "spec.rules[11].name"), 5);
     assert_int_equal(manifest_line(m, 0, "elsewhere"), 2);
@@ -209,8 +223,9 @@ static void test_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused),   cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_lines),    cmocka_unit_test(test_json_depth),
+        cmocka_unit_test(test_accepted),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits),     cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_json_depth),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

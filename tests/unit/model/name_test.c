@@ -14,13 +14,16 @@ static void test_labels_and_hosts(void **state)
         const char *text;
         bool is_label, is_host, is_pattern;
     } cases[] = {
-        {"a", true, true, true},         {"a-b", true, true, true},      {"0a", true, true, true},
-        {"", false, false, false},       {"-a", false, false, false},    {"a-", false, false, false},
-        {"A", false, false, false},      {"a_b", false, false, false},   {"a.b", false, true, true},
-        {"a..b", false, false, false},   {".a", false, false, false},    {"a.", false, false, false},
-        {"*.a", false, false, true},     {"*.a.b", false, false, true},  {"*", false, false, false},
-        {"*.", false, false, false},     {"a.*.b", false, false, false}, {"*a.b", false, false, false},
-        {"a b", false, false, false},    {"\xc3\xa9", false, false, false},
+        {"a", true, true, true},        {"a-b", true, true, true},
+        {"0a", true, true, true},       {"", false, false, false},
+        {"-a", false, false, false},    {"a-", false, false, false},
+        {"A", false, false, false},     {"a_b", false, false, false},
+        {"a.b", false, true, true},     {"a..b", false, false, false},
+        {".a", false, false, false},    {"a.", false, false, false},
+        {"*.a", false, false, true},    {"*.a.b", false, false, true},
+        {"*", false, false, false},     {"*.", false, false, false},
+        {"a.*.b", false, false, false}, {"*a.b", false, false, false},
+        {"a b", false, false, false},   {"\xc3\xa9", false, false, false},
     };
     char long_label[65], long_host[300];
 
@@ -28,7 +31,8 @@ static void test_labels_and_hosts(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         assert_int_equal(name_is_label(slice_str(cases[i].text)), cases[i].is_label);
         assert_int_equal(name_is_host(slice_str(cases[i].text)), cases[i].is_host);
-        assert_int_equal(name_is_host_or_wildcard(slice_str(cases[i].text)), cases[i].is_pattern);
+        assert_int_equal(name_is_host_or_wildcard(slice_str(cases[i].text)),
+                         cases[i].is_pattern);
     }
     memset(long_label, 'a', sizeof(long_label));
     assert_true(name_is_label(slice(long_label, 63)));
@@ -83,7 +87,8 @@ static void test_identities(void **state)
     assert_true(slice_is_str(got.namespace, "default"));
     assert_true(slice_is_str(got.control_namespace, "weft"));
     assert_true(slice_is_str(got.trust_domain, "cluster.local"));
-    assert_ptr_equal(name_identity_parse(SLICE_LIT("a.b.c.ns.serviceaccount.identity.weft.td"), &got), OK);
+    assert_ptr_equal(
+        name_identity_parse(SLICE_LIT("a.b.c.ns.serviceaccount.identity.weft.td"), &got), OK);
     assert_true(slice_is_str(got.service_account, "a.b.c"));
     assert_true(slice_is_str(got.trust_domain, "td"));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -160,8 +165,10 @@ static void test_targets(void **state)
         assert_string_equal(text, cases[i].want);
         assert_int_equal(t.kind, cases[i].kind);
     }
-    assert_ptr_equal(name_target_parse(SLICE_LIT("web"), SLICE_LIT("prod"), 0, &t), ERR_OF(MODEL_NAME));
-    assert_ptr_equal(name_target_parse(slice("a\0b:80", 6), SLICE_LIT("prod"), 0, &t), ERR_OF(MODEL_NAME));
+    assert_ptr_equal(name_target_parse(SLICE_LIT("web"), SLICE_LIT("prod"), 0, &t),
+                     ERR_OF(MODEL_NAME));
+    assert_ptr_equal(name_target_parse(slice("a\0b:80", 6), SLICE_LIT("prod"), 0, &t),
+                     ERR_OF(MODEL_NAME));
     assert_ptr_equal(name_target_parse(SLICE_LIT("web:80"), SLICE_LIT(""), 0, &t), OK);
     assert_int_equal(t.kind, NAME_TARGET_HOST); /* no namespace to look in */
 }

@@ -210,7 +210,8 @@ static void test_long_ones(void **state)
     assert_ptr_equal(regex_new(slice(pattern, REGEX_PATTERN - 1), &re, why), OK);
     assert_true(regex_matches(re, slice(text, REGEX_PATTERN - 1)));
     regex_free(&re);
-    assert_ptr_equal(regex_new(slice(pattern, REGEX_PATTERN + 1), &re, why), ERR_OF(MODEL_PATTERN));
+    assert_ptr_equal(regex_new(slice(pattern, REGEX_PATTERN + 1), &re, why),
+                     ERR_OF(MODEL_PATTERN));
     assert_ptr_equal(regex_new(SLICE_LIT("a*"), &re, why), OK);
     assert_true(regex_matches(re, slice(text, REGEX_TEXT)));
     assert_false(regex_matches(re, slice(text, REGEX_TEXT + 1)));
@@ -222,8 +223,8 @@ static void test_long_ones(void **state)
 static void test_bounded_time(void **state)
 {
     static const char *const patterns[] = {
-        "(a+)+b", "(a|aa)+b", "(a*)*b", "(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)b", "(a?){200}a{200}b",
-        "(.*a){12}b", ".*a.{200}b", "((a|b)*a(a|b){100})*c",
+        "(a+)+b",           "(a|aa)+b",   "(a*)*b",     "(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)b",
+        "(a?){200}a{200}b", "(.*a){12}b", ".*a.{200}b", "((a|b)*a(a|b){100})*c",
     };
     char *text = malloc(REGEX_TEXT);
     uint64_t random = 1;
@@ -245,7 +246,8 @@ static void test_bounded_time(void **state)
         for (int round = 0; round < 3; round++)
             assert_false(regex_matches(re, slice(text, REGEX_TEXT)));
         regex_free(&re);
-        assert_true(clock_read_us() - start < 3000000); /* some ms in truth; sanitizers are slow */
+        assert_true(clock_read_us() - start <
+                    3000000); /* some ms in truth; sanitizers are slow */
     }
     free(text);
 }

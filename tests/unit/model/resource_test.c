@@ -1,4 +1,5 @@
-/* Objects that are fine and what becomes of them; and far more that are not, with the field and reason. */
+/* Objects that are fine and what becomes of them; and far more that are not, with the field and
+ * reason. */
 #include "model/manifest.h"
 #include "model/resource.h"
 #include "model/route.h"
@@ -36,7 +37,9 @@ static struct resource *must_parse(const char *yaml)
 }
 
 #define SVC "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n"
-#define ROUTE "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: ns}\n"
+#define ROUTE                                                                                  \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, "          \
+    "namespace: ns}\n"
 #define PARENT "spec:\n  parentRefs: [{kind: Service, name: web}]\n"
 
 static void test_service(void **state)
@@ -106,10 +109,13 @@ static void test_defaults(void **state)
     assert_true(r->service.is_headless);
     assert_int_equal(r->service.cluster_ip.n, 0);
     assert_false(r->service.limits.has_retry || r->service.limits.has_timeouts);
-    assert_true(slice_is_str(r->json, "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\","
-                                      "\"namespace\":\"default\"},\"spec\":{\"clusterIP\":\"None\",\"ports\":[{\"port\":80}]}}"));
+    assert_true(slice_is_str(
+        r->json, "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\","
+                 "\"namespace\":\"default\"},\"spec\":{\"clusterIP\":\"None\",\"ports\":[{"
+                 "\"port\":80}]}}"));
     resource_free(&r);
-    r = must_parse(SVC "  annotations: {retry.linkerd.io/limit: \"0\", timeout.linkerd.io/request: \"0\"}\nspec: {ports: [{port: 80}]}\n");
+    r = must_parse(SVC "  annotations: {retry.linkerd.io/limit: \"0\", "
+                       "timeout.linkerd.io/request: \"0\"}\nspec: {ports: [{port: 80}]}\n");
     assert_int_equal(r->service.limits.retry.limit, 1);
     assert_true(r->service.limits.has_request);
     assert_int_equal(r->service.limits.request_ms, 0);
@@ -118,7 +124,8 @@ static void test_defaults(void **state)
 
 static void test_canonical_is_stable(void **state)
 {
-    struct resource *a = must_parse(SVC "spec: {ports: [{port: 80, name: x}], type: ClusterIP}\n");
+    struct resource *a =
+        must_parse(SVC "spec: {ports: [{port: 80, name: x}], type: ClusterIP}\n");
     struct resource *b = NULL;
     struct why why;
 
@@ -127,7 +134,8 @@ static void test_canonical_is_stable(void **state)
     assert_true(slice_is(a->json, b->json));
     resource_free(&a);
     resource_free(&b);
-    assert_ptr_equal(resource_parse_text(SLICE_LIT("{"), SLICE_LIT("x"), &b, &why), ERR_OF(MODEL_SYNTAX));
+    assert_ptr_equal(resource_parse_text(SLICE_LIT("{"), SLICE_LIT("x"), &b, &why),
+                     ERR_OF(MODEL_SYNTAX));
 }
 
 static void test_endpoint_slice(void **state)
@@ -155,36 +163,42 @@ static void test_endpoint_slice(void **state)
 
 static void test_route(void **state)
 {
-    struct resource *r = must_parse(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\n  namespace: ns\n"
-        "  annotations: {retry.linkerd.io/http: 5xx}\n"
-        "spec:\n  parentRefs: [{group: core, kind: Service, name: web, port: 80}, {group: '', kind: Service, name: b, namespace: other}]\n"
-        "  hostnames: [Web.Example.com, '*.x.y']\n"
-        "  rules:\n"
-        "  - name: first\n"
-        "    matches:\n"
-        "    - path: {type: Exact, value: /a}\n"
-        "      method: POST\n"
-        "    - path: {value: /p}\n"
-        "      headers: [{name: X-User, value: anna}, {type: RegularExpression, name: x-v, value: '[0-9]+'}]\n"
-        "      queryParams: [{name: Q, value: '1'}]\n"
-        "    - path: {type: RegularExpression, value: '/v[0-9]+/.*'}\n"
-        "    - {}\n"
-        "    filters:\n"
-        "    - type: RequestHeaderModifier\n"
-        "      requestHeaderModifier: {add: [{name: A, value: '1'}], set: [{name: B, value: '2'}], remove: [C]}\n"
-        "    - type: ResponseHeaderModifier\n"
-        "      responseHeaderModifier: {set: [{name: d, value: ''}]}\n"
-        "    - type: URLRewrite\n"
-        "      urlRewrite: {hostname: other.host, path: {type: ReplaceFullPath, replaceFullPath: /z}}\n"
-        "    backendRefs:\n"
-        "    - {name: v1, port: 80, weight: 9}\n"
-        "    - {name: v2, port: 81, namespace: far, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}]}\n"
-        "    timeouts: {request: 1h30m, backendRequest: 500ms}\n"
-        "    retry: {codes: [503, 504], attempts: 4, backoff: 300ms}\n"
-        "  - filters:\n"
-        "    - type: RequestRedirect\n"
-        "      requestRedirect: {scheme: https, statusCode: 301, port: 8443}\n");
+    struct resource *r =
+        must_parse("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  "
+                   "name: r\n  namespace: ns\n"
+                   "  annotations: {retry.linkerd.io/http: 5xx}\n"
+                   "spec:\n  parentRefs: [{group: core, kind: Service, name: web, port: 80}, "
+                   "{group: '', kind: Service, name: b, namespace: other}]\n"
+                   "  hostnames: [Web.Example.com, '*.x.y']\n"
+                   "  rules:\n"
+                   "  - name: first\n"
+                   "    matches:\n"
+                   "    - path: {type: Exact, value: /a}\n"
+                   "      method: POST\n"
+                   "    - path: {value: /p}\n"
+                   "      headers: [{name: X-User, value: anna}, {type: RegularExpression, "
+                   "name: x-v, value: '[0-9]+'}]\n"
+                   "      queryParams: [{name: Q, value: '1'}]\n"
+                   "    - path: {type: RegularExpression, value: '/v[0-9]+/.*'}\n"
+                   "    - {}\n"
+                   "    filters:\n"
+                   "    - type: RequestHeaderModifier\n"
+                   "      requestHeaderModifier: {add: [{name: A, value: '1'}], set: [{name: "
+                   "B, value: '2'}], remove: [C]}\n"
+                   "    - type: ResponseHeaderModifier\n"
+                   "      responseHeaderModifier: {set: [{name: d, value: ''}]}\n"
+                   "    - type: URLRewrite\n"
+                   "      urlRewrite: {hostname: other.host, path: {type: ReplaceFullPath, "
+                   "replaceFullPath: /z}}\n"
+                   "    backendRefs:\n"
+                   "    - {name: v1, port: 80, weight: 9}\n"
+                   "    - {name: v2, port: 81, namespace: far, filters: [{type: "
+                   "RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}]}\n"
+                   "    timeouts: {request: 1h30m, backendRequest: 500ms}\n"
+                   "    retry: {codes: [503, 504], attempts: 4, backoff: 300ms}\n"
+                   "  - filters:\n"
+                   "    - type: RequestRedirect\n"
+                   "      requestRedirect: {scheme: https, statusCode: 301, port: 8443}\n");
     struct http_route *h = &r->http_route;
     struct route_rule *rule = &h->rules[0];
 
@@ -225,14 +239,16 @@ static void test_route(void **state)
     assert_int_equal(h->rules[1].filters[0].status, 301);
     assert_true(h->limits.has_retry);
     resource_free(&r);
-    r = must_parse("apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r}\n" PARENT "  rules: [{}]\n");
+    r = must_parse(
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r}\n" PARENT
+        "  rules: [{}]\n");
     assert_int_equal(r->http_route.rules[0].n_matches, 0);
     resource_free(&r);
 }
 
-#define RULE(text) ROUTE PARENT "  rules:\n  - " text "\n"
-#define MATCH(text) RULE("matches: [{}, {" text "}]")
-#define FILTER(text) RULE("filters: [{" text "}]")
+#define RULE(text)      ROUTE PARENT "  rules:\n  - " text "\n"
+#define MATCH(text)     RULE("matches: [{}, {" text "}]")
+#define FILTER(text)    RULE("filters: [{" text "}]")
 #define ANNOTATED(text) SVC "  annotations: {" text "}\nspec: {ports: [{port: 80}]}\n"
 
 static const struct {
@@ -240,19 +256,25 @@ static const struct {
 } refused[] = {
     {"a: 1\n", "kind: is missing"},
     {"kind: 7\n", "kind: must be text, not a number (put it into quotes)"},
-    {"kind: Pod\n", "kind: \"Pod\" is not supported; supported: Service, EndpointSlice, HTTPRoute"},
+    {"kind: Pod\n",
+     "kind: \"Pod\" is not supported; supported: Service, EndpointSlice, HTTPRoute"},
     {"kind: HttpRoute\n", "kind: \"HttpRoute\" is not known; did you mean HTTPRoute?"},
     {"kind: Service\n", "apiVersion: is missing"},
-    {"kind: Service\napiVersion: v2\n", "apiVersion: \"v2\" is not supported for Service; supported: v1"},
+    {"kind: Service\napiVersion: v2\n",
+     "apiVersion: \"v2\" is not supported for Service; supported: v1"},
     {"kind: Service\napiVersion: v1\n", "metadata: is missing"},
     {"kind: Service\napiVersion: v1\nmetadata: x\n", "metadata: must be an object, not text"},
     {"kind: Service\napiVersion: v1\nmetadata: {}\n", "metadata.name: is missing"},
-    {"kind: Service\napiVersion: v1\nmetadata: {name: Web}\n", "metadata.name: \"Web\" is not a name"},
-    {"kind: Service\napiVersion: v1\nmetadata: {name: a.b}\n", "metadata.name: \"a.b\" is not a name"},
-    {"kind: Service\napiVersion: v1\nmetadata: {name: a, namespace: B}\n", "metadata.namespace: \"B\" is not a name"},
+    {"kind: Service\napiVersion: v1\nmetadata: {name: Web}\n",
+     "metadata.name: \"Web\" is not a name"},
+    {"kind: Service\napiVersion: v1\nmetadata: {name: a.b}\n",
+     "metadata.name: \"a.b\" is not a name"},
+    {"kind: Service\napiVersion: v1\nmetadata: {name: a, namespace: B}\n",
+     "metadata.namespace: \"B\" is not a name"},
     {"kind: Service\napiVersion: v1\nmetadata: {name: a, label: {}}\n",
      "metadata.label: not a known field; did you mean labels?"},
-    {"kind: Service\napiVersion: v1\nmetadata: {name: a, labels: {x: 1}}\n", "metadata.labels.x: must be text"},
+    {"kind: Service\napiVersion: v1\nmetadata: {name: a, labels: {x: 1}}\n",
+     "metadata.labels.x: must be text"},
     {"kind: Service\napiVersion: v1\nmetadata: {name: a, annotations: {a.b/c: true}}\n",
      "metadata.annotations[\"a.b/c\"]: must be text, not true or false (put it into quotes)"},
     {SVC, "spec: is missing"},
@@ -263,30 +285,40 @@ static const struct {
     {SVC "spec: {ports: [{name: x}]}\n", "spec.ports[0].port: is missing"},
     {SVC "spec: {ports: [{port: 0}]}\n", "spec.ports[0].port: 0 is not in 1..65535"},
     {SVC "spec: {ports: [{port: 65536}]}\n", "spec.ports[0].port: 65536 is not in 1..65535"},
-    {SVC "spec: {ports: [{port: '80'}]}\n", "spec.ports[0].port: must be a whole number, not text"},
-    {SVC "spec: {ports: [{port: 8.5}]}\n", "spec.ports[0].port: must be a whole number, not a fraction"},
+    {SVC "spec: {ports: [{port: '80'}]}\n",
+     "spec.ports[0].port: must be a whole number, not text"},
+    {SVC "spec: {ports: [{port: 8.5}]}\n",
+     "spec.ports[0].port: must be a whole number, not a fraction"},
     {SVC "spec: {ports: [{port: 80, targetport: 8}]}\n",
      "spec.ports[0].targetport: not a known field; did you mean targetPort?"},
-    {SVC "spec: {ports: [{port: 80, protocol: tcp}]}\n", "spec.ports[0].protocol: \"tcp\" is not known; did you mean TCP?"},
-    {SVC "spec: {ports: [{port: 80, name: a}, {port: 80, name: b}]}\n", "spec.ports[1].port: 80 is given twice"},
-    {SVC "spec: {ports: [{port: 80}, {port: 81}]}\n", "spec.ports[1]: several ports need names"},
-    {SVC "spec: {ports: [{port: 80}], clusterIP: nope}\n", "spec.clusterIP: \"nope\" is not an address"},
-    {SVC "spec: {ports: [{port: 80}], type: ExternalName}\n", "spec.type: services of the type ExternalName"},
-    {SVC "spec: {ports: [{port: 80}]}\nspecs: 1\n", "specs: not a known field; did you mean spec?"},
+    {SVC "spec: {ports: [{port: 80, protocol: tcp}]}\n",
+     "spec.ports[0].protocol: \"tcp\" is not known; did you mean TCP?"},
+    {SVC "spec: {ports: [{port: 80, name: a}, {port: 80, name: b}]}\n",
+     "spec.ports[1].port: 80 is given twice"},
+    {SVC "spec: {ports: [{port: 80}, {port: 81}]}\n",
+     "spec.ports[1]: several ports need names"},
+    {SVC "spec: {ports: [{port: 80}], clusterIP: nope}\n",
+     "spec.clusterIP: \"nope\" is not an address"},
+    {SVC "spec: {ports: [{port: 80}], type: ExternalName}\n",
+     "spec.type: services of the type ExternalName"},
+    {SVC "spec: {ports: [{port: 80}]}\nspecs: 1\n",
+     "specs: not a known field; did you mean spec?"},
     {ANNOTATED("config.linkerd.io/opaque-ports: '80,x'"),
      "metadata.annotations[\"config.linkerd.io/opaque-ports\"]: \"x\" is neither"},
     {ANNOTATED("config.linkerd.io/opaque-ports: '90-80'"), "\"90-80\" is neither"},
     {ANNOTATED("config.linkerd.io/opaque-ports: '0'"), "\"0\" is neither"},
     {ANNOTATED("config.linkerd.io/opaque-ports: '1,,2'"), "\"\" is neither"},
     {ANNOTATED("timeout.linkerd.io/request: 10 s"),
-     "metadata.annotations[\"timeout.linkerd.io/request\"]: \"10 s\" is not a duration (number and unit: 10s, 250ms)"},
+     "metadata.annotations[\"timeout.linkerd.io/request\"]: \"10 s\" is not a duration (number "
+     "and unit: 10s, 250ms)"},
     {ANNOTATED("timeout.linkerd.io/request: '-1s'"), "\"-1s\" is not a duration"},
     {ANNOTATED("timeout.linkerd.io/request: '10'"), "\"10\" is not a duration"},
     {ANNOTATED("timeout.linkerd.io/request: 1.5s"), "\"1.5s\" is not a duration"},
     {ANNOTATED("timeout.linkerd.io/request: ''"), "\"\" is not a duration"},
     {ANNOTATED("timeout.linkerd.io/request: 50d"), "\"50d\" is not a duration"},
     {ANNOTATED("timeout.linkerd.io/requests: 1s"),
-     "metadata.annotations[\"timeout.linkerd.io/requests\"]: not a known annotation; did you mean timeout.linkerd.io/request?"},
+     "metadata.annotations[\"timeout.linkerd.io/requests\"]: not a known annotation; did you "
+     "mean timeout.linkerd.io/request?"},
     {ANNOTATED("retry.linkerd.io/zzzzzzzzz: 1s"), "not a known annotation"},
     {ANNOTATED("retry.linkerd.io/http: '5xx, 503'"), "\" 503\" is not a status"},
     {ANNOTATED("retry.linkerd.io/http: '600'"), "\"600\" is not a status"},
@@ -294,41 +326,60 @@ static const struct {
     {ANNOTATED("retry.linkerd.io/http: '503-500'"), "\"503-500\" is not a status"},
     {ANNOTATED("retry.linkerd.io/http: ''"), "\"\" is not a status"},
     {ANNOTATED("retry.linkerd.io/http: '6xx'"), "\"6xx\" is not a status"},
-    {ANNOTATED("retry.linkerd.io/http: '500,500,500,500,500,500,500,500,500,500,500,500,500,500,500,500,500'"),
+    {ANNOTATED("retry.linkerd.io/http: "
+               "'500,500,500,500,500,500,500,500,500,500,500,500,500,500,500,500,500'"),
      "more than 16"},
     {ANNOTATED("retry.linkerd.io/grpc: 'ok'"), "\"ok\" is not one of cancelled"},
-    {ANNOTATED("retry.linkerd.io/limit: '256'"), "\"256\" is not a whole number of at most 255"},
+    {ANNOTATED("retry.linkerd.io/limit: '256'"),
+     "\"256\" is not a whole number of at most 255"},
     {ANNOTATED("retry.linkerd.io/limit: 'many'"), "\"many\" is not a whole number"},
     {ANNOTATED("retry.weft.io/budget-ratio: '-1'"), "is not a ratio"},
     {ANNOTATED("retry.weft.io/budget-ratio: 'nan'"), "is not a ratio"},
     {ANNOTATED("retry.weft.io/budget-ttl: '100ms'"), "between 1s and 60s"},
-    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x}\naddressType: IPv4\n",
+    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x}\naddressType: "
+     "IPv4\n",
      "metadata: the label kubernetes.io/service-name is missing"},
-    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: w}}\n"
-     "addressType: FQDN\n", "addressType: \"FQDN\" is not one of: IPv4, IPv6"},
-    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: w}}\n"
-     "addressType: IPv4\nendpoints: [{addresses: ['::1']}]\n", "endpoints[0].addresses[0]: \"::1\" does not fit addressType"},
-    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: w}}\n"
-     "addressType: IPv4\nendpoints: [{addresses: [1.2.3]}]\n", "endpoints[0].addresses[0]: \"1.2.3\" is not an address"},
-    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: w}}\n"
-     "addressType: IPv4\nendpoints: [{}]\n", "endpoints[0].addresses: is missing"},
+    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: "
+     "{kubernetes.io/service-name: w}}\n"
+     "addressType: FQDN\n",
+     "addressType: \"FQDN\" is not one of: IPv4, IPv6"},
+    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: "
+     "{kubernetes.io/service-name: w}}\n"
+     "addressType: IPv4\nendpoints: [{addresses: ['::1']}]\n",
+     "endpoints[0].addresses[0]: \"::1\" does not fit addressType"},
+    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: "
+     "{kubernetes.io/service-name: w}}\n"
+     "addressType: IPv4\nendpoints: [{addresses: [1.2.3]}]\n",
+     "endpoints[0].addresses[0]: \"1.2.3\" is not an address"},
+    {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: "
+     "{kubernetes.io/service-name: w}}\n"
+     "addressType: IPv4\nendpoints: [{}]\n",
+     "endpoints[0].addresses: is missing"},
     {ROUTE "spec: {rules: [{}]}\n", "spec.parentRefs: is missing"},
-    {ROUTE "spec: {parentRefs: [], rules: [{}]}\n", "spec.parentRefs: must name at least one Service"},
+    {ROUTE "spec: {parentRefs: [], rules: [{}]}\n",
+     "spec.parentRefs: must name at least one Service"},
     {ROUTE "spec: {parentRefs: [{name: g}], rules: [{}]}\n",
-     "spec.parentRefs[0]: must be a Service so far, not Gateway (what the Gateway API means if kind is absent)"},
-    {ROUTE "spec: {parentRefs: [{kind: Server, group: policy.linkerd.io, name: g}], rules: [{}]}\n",
+     "spec.parentRefs[0]: must be a Service so far, not Gateway (what the Gateway API means if "
+     "kind is absent)"},
+    {ROUTE
+     "spec: {parentRefs: [{kind: Server, group: policy.linkerd.io, name: g}], rules: [{}]}\n",
      "spec.parentRefs[0].kind: must be a Service so far, not Server"},
     {ROUTE "spec: {parentRefs: [{kind: Service, group: apps, name: g}], rules: [{}]}\n",
      "spec.parentRefs[0].group: \"apps\" is not the group of Service"},
     {ROUTE PARENT, "spec.rules: is missing"},
     {ROUTE PARENT "  rules: []\n", "spec.rules: must have at least one rule"},
-    {ROUTE PARENT "  hostnames: [a_b]\n  rules: [{}]\n", "spec.hostnames[0]: \"a_b\" is not a host name or *.name"},
-    {ROUTE PARENT "  hostnames: ['a:80']\n  rules: [{}]\n", "spec.hostnames[0]: \"a:80\" is not a host name"},
-    {RULE("backends: []"), "spec.rules[0].backends: not a known field; did you mean backendRefs?"},
+    {ROUTE PARENT "  hostnames: [a_b]\n  rules: [{}]\n",
+     "spec.hostnames[0]: \"a_b\" is not a host name or *.name"},
+    {ROUTE PARENT "  hostnames: ['a:80']\n  rules: [{}]\n",
+     "spec.hostnames[0]: \"a:80\" is not a host name"},
+    {RULE("backends: []"),
+     "spec.rules[0].backends: not a known field; did you mean backendRefs?"},
     {RULE("sessionPersistence: {}"), "spec.rules[0].sessionPersistence: is not supported"},
     {MATCH("path: /x"), "spec.rules[0].matches[1].path: must be an object, not text"},
-    {MATCH("path: {type: Prefix, value: /x}"), "spec.rules[0].matches[1].path.type: \"Prefix\" is not one of"},
-    {MATCH("path: {type: exact, value: /x}"), "matches[1].path.type: \"exact\" is not known; did you mean Exact?"},
+    {MATCH("path: {type: Prefix, value: /x}"),
+     "spec.rules[0].matches[1].path.type: \"Prefix\" is not one of"},
+    {MATCH("path: {type: exact, value: /x}"),
+     "matches[1].path.type: \"exact\" is not known; did you mean Exact?"},
     {MATCH("path: {value: x}"), "spec.rules[0].matches[1].path.value: must begin with /"},
     {MATCH("path: {value: /a//b}"), "must not contain \"//\""},
     {MATCH("path: {value: /a/../b}"), "must not contain \"/../\""},
@@ -337,59 +388,92 @@ static const struct {
     {MATCH("path: {value: '/a?b'}"), "must not contain \"?\""},
     {MATCH("path: {type: Exact}"), "spec.rules[0].matches[1].path.value: is missing"},
     {MATCH("path: {type: RegularExpression, value: '/(a'}"),
-     "spec.rules[0].matches[1].path.value: not a regular expression that is supported: at 4: ( without )"},
-    {MATCH("method: get"), "matches[1].method: \"get\": methods are case sensitive; did you mean GET?"},
+     "spec.rules[0].matches[1].path.value: not a regular expression that is supported: at 4: ( "
+     "without )"},
+    {MATCH("method: get"),
+     "matches[1].method: \"get\": methods are case sensitive; did you mean GET?"},
     {MATCH("method: 'G T'"), "matches[1].method: is not a method"},
-    {MATCH("headers: [{name: 'a b', value: x}]"), "matches[1].headers[0].name: \"a b\" is not the name of a header"},
+    {MATCH("headers: [{name: 'a b', value: x}]"),
+     "matches[1].headers[0].name: \"a b\" is not the name of a header"},
     {MATCH("headers: [{name: a}]"), "matches[1].headers[0].value: is missing"},
-    {MATCH("headers: [{name: a, value: 1}]"), "matches[1].headers[0].value: must be text, not a number (put it into quotes)"},
-    {MATCH("headers: [{name: a, value: x}, {name: A, value: y}]"), "matches[1].headers[1]: \"a\" is matched twice"},
-    {MATCH("headers: [{type: RegularExpression, name: a, value: '('}]"), "matches[1].headers[0].value: not a regular"},
-    {MATCH("queryParams: [{name: '', value: x}]"), "matches[1].queryParams[0].name: must not be empty"},
+    {MATCH("headers: [{name: a, value: 1}]"),
+     "matches[1].headers[0].value: must be text, not a number (put it into quotes)"},
+    {MATCH("headers: [{name: a, value: x}, {name: A, value: y}]"),
+     "matches[1].headers[1]: \"a\" is matched twice"},
+    {MATCH("headers: [{type: RegularExpression, name: a, value: '('}]"),
+     "matches[1].headers[0].value: not a regular"},
+    {MATCH("queryParams: [{name: '', value: x}]"),
+     "matches[1].queryParams[0].name: must not be empty"},
     {MATCH("header: []"), "matches[1].header: not a known field; did you mean headers?"},
-    {FILTER("type: RequestHeaderModifer"), "filters[0].type: \"RequestHeaderModifer\" is not known; did you mean RequestHeaderModifier?"},
+    {FILTER("type: RequestHeaderModifer"), "filters[0].type: \"RequestHeaderModifer\" is not "
+                                           "known; did you mean RequestHeaderModifier?"},
     {FILTER("requestHeaderModifier: {}"), "filters[0].type: is missing"},
     {FILTER("type: RequestHeaderModifier"), "filters[0].requestHeaderModifier: is missing"},
-    {FILTER("type: RequestMirror, requestMirror: {}"), "filters[0].type: RequestMirror is not supported"},
-    {FILTER("type: URLRewrite, requestRedirect: {}"), "filters[0].requestRedirect: does not go with type URLRewrite"},
-    {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: Host, value: x}]}"),
+    {FILTER("type: RequestMirror, requestMirror: {}"),
+     "filters[0].type: RequestMirror is not supported"},
+    {FILTER("type: URLRewrite, requestRedirect: {}"),
+     "filters[0].requestRedirect: does not go with type URLRewrite"},
+    {FILTER(
+         "type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: Host, value: x}]}"),
      "filters[0].requestHeaderModifier.set[0].name: \"host\" cannot be changed"},
     {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {remove: [Content-Length]}"),
      "remove[0]: \"content-length\" cannot be changed"},
-    {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: l5d-x, value: x}]}"), "belong to the mesh"},
-    {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x, value: \"a\\r\\nb\"}]}"),
+    {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: l5d-x, value: "
+            "x}]}"),
+     "belong to the mesh"},
+    {FILTER("type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x, value: "
+            "\"a\\r\\nb\"}]}"),
      "add[0].value: holds a control character"},
-    {FILTER("type: RequestRedirect, requestRedirect: {statusCode: 304}"), "statusCode: 304 is not one of"},
-    {FILTER("type: RequestRedirect, requestRedirect: {scheme: ftp}"), "scheme: \"ftp\" is not one of: http, https"},
-    {FILTER("type: RequestRedirect, requestRedirect: {hostname: '*.x'}"), "hostname: \"*.x\" is not a host name"},
-    {FILTER("type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath}}"), "urlRewrite.path.replaceFullPath: is missing"},
-    {FILTER("type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replacePrefixMatch: /x}}"),
+    {FILTER("type: RequestRedirect, requestRedirect: {statusCode: 304}"),
+     "statusCode: 304 is not one of"},
+    {FILTER("type: RequestRedirect, requestRedirect: {scheme: ftp}"),
+     "scheme: \"ftp\" is not one of: http, https"},
+    {FILTER("type: RequestRedirect, requestRedirect: {hostname: '*.x'}"),
+     "hostname: \"*.x\" is not a host name"},
+    {FILTER("type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath}}"),
+     "urlRewrite.path.replaceFullPath: is missing"},
+    {FILTER("type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replacePrefixMatch: "
+            "/x}}"),
      "replacePrefixMatch: does not go with type ReplaceFullPath"},
-    {FILTER("type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: x}}"), "must begin with /"},
+    {FILTER(
+         "type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: x}}"),
+     "must begin with /"},
     {RULE("filters: [{type: URLRewrite, urlRewrite: {}}, {type: URLRewrite, urlRewrite: {}}]"),
      "filters[1]: a filter of this type is there already"},
-    {RULE("filters: [{type: URLRewrite, urlRewrite: {}}, {type: RequestRedirect, requestRedirect: {}}]"),
+    {RULE("filters: [{type: URLRewrite, urlRewrite: {}}, {type: RequestRedirect, "
+          "requestRedirect: {}}]"),
      "filters: RequestRedirect and URLRewrite exclude each other"},
-    {RULE("filters: [{type: RequestRedirect, requestRedirect: {}}]\n    backendRefs: [{name: x, port: 1}]"),
+    {RULE("filters: [{type: RequestRedirect, requestRedirect: {}}]\n    backendRefs: [{name: "
+          "x, port: 1}]"),
      "backendRefs: a rule with RequestRedirect never reaches"},
-    {RULE("matches: [{path: {type: Exact, value: /a}}]\n    filters: [{type: URLRewrite, urlRewrite: {path: {type: "
-          "ReplacePrefixMatch, replacePrefixMatch: /b}}}]"), "ReplacePrefixMatch needs PathPrefix"},
+    {RULE("matches: [{path: {type: Exact, value: /a}}]\n    filters: [{type: URLRewrite, "
+          "urlRewrite: {path: {type: "
+          "ReplacePrefixMatch, replacePrefixMatch: /b}}}]"),
+     "ReplacePrefixMatch needs PathPrefix"},
     {RULE("backendRefs: [{name: x}]"), "spec.rules[0].backendRefs[0].port: is missing"},
     {RULE("backendRefs: [{port: 1}]"), "backendRefs[0].name: is missing"},
-    {RULE("backendRefs: [{name: x, port: 1, weight: -1}]"), "backendRefs[0].weight: -1 is not in 0..1000000"},
-    {RULE("backendRefs: [{name: x, port: 1, kind: Pod}]"), "backendRefs[0].kind: must be a Service so far, not Pod"},
-    {RULE("timeouts: {request: 10 s}"),
-     "spec.rules[0].timeouts.request: \"10 s\" is not a duration (number and unit: 10s, 250ms)"},
-    {RULE("timeouts: {request: 1s, backendRequest: 2s}"), "timeouts.backendRequest: must not be longer than request"},
-    {RULE("timeouts: {requests: 1s}"), "timeouts.requests: not a known field; did you mean request?"},
-    {RULE("timeouts: {request: 10}"), "timeouts.request: must be text, not a number (put it into quotes)"},
+    {RULE("backendRefs: [{name: x, port: 1, weight: -1}]"),
+     "backendRefs[0].weight: -1 is not in 0..1000000"},
+    {RULE("backendRefs: [{name: x, port: 1, kind: Pod}]"),
+     "backendRefs[0].kind: must be a Service so far, not Pod"},
+    {RULE("timeouts: {request: 10 s}"), "spec.rules[0].timeouts.request: \"10 s\" is not a "
+                                        "duration (number and unit: 10s, 250ms)"},
+    {RULE("timeouts: {request: 1s, backendRequest: 2s}"),
+     "timeouts.backendRequest: must not be longer than request"},
+    {RULE("timeouts: {requests: 1s}"),
+     "timeouts.requests: not a known field; did you mean request?"},
+    {RULE("timeouts: {request: 10}"),
+     "timeouts.request: must be text, not a number (put it into quotes)"},
     {RULE("retry: {codes: [399]}"), "retry.codes[0]: 399 is not in 400..599"},
     {RULE("retry: {attempts: 256}"), "retry.attempts: 256 is not in 0..255"},
     {RULE("retry: {backoff: 2m}"), "retry.backoff: must not be longer than 1m"},
-    {"apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r}\n" PARENT "  rules: [{retry: {}}]\n",
+    {"apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r}\n" PARENT
+     "  rules: [{retry: {}}]\n",
      "spec.rules[0].retry: is not a field of policy.linkerd.io"},
-    {"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, annotations: "
-     "{retry.linkerd.io/grpc: internal}}\n" PARENT "  rules: [{}]\n", "is for GRPCRoute and Service only"},
+    {"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, "
+     "annotations: "
+     "{retry.linkerd.io/grpc: internal}}\n" PARENT "  rules: [{}]\n",
+     "is for GRPCRoute and Service only"},
 };
 
 static void test_refused(void **state)
@@ -401,7 +485,8 @@ static void test_refused(void **state)
         err_t e = parse(refused[i].yaml, &r, why);
 
         if (e != ERR_OF(MODEL_INVALID))
-            fail_msg("refusal %zu (%s): %s %s", i, refused[i].why, e == OK ? "accepted" : e->name, why);
+            fail_msg("refusal %zu (%s): %s %s", i, refused[i].why,
+                     e == OK ? "accepted" : e->name, why);
         if (strstr(why, refused[i].why) == NULL)
             fail_msg("refusal %zu:\n got  %s\n want %s", i, why, refused[i].why);
         assert_null(r);
@@ -453,12 +538,30 @@ static void test_durations(void **state)
         bool is_fine;
         uint32_t ms;
     } cases[] = {
-        {"0", true, 0},           {"0s", true, 0},          {"10s", true, 10000},   {"250ms", true, 250},
-        {"1m", true, 60000},      {"2h", true, 7200000},    {"1d", true, 86400000}, {"1h30m", true, 5400000},
-        {"1h2m3s4ms", true, 3723004}, {"1h1h1h1h1h", false, 0}, {"", false, 0},      {"s", false, 0},
-        {"10", false, 0},         {"10 s", false, 0},       {"+1s", false, 0},      {"-1s", false, 0},
-        {"1.5s", false, 0},       {"1us", false, 0},        {"1S", false, 0},       {"1s ", false, 0},
-        {"49d", true, 4233600000U}, {"50d", false, 0},      {"99999999999s", false, 0}, {"9999999999d", false, 0},
+        {"0", true, 0},
+        {"0s", true, 0},
+        {"10s", true, 10000},
+        {"250ms", true, 250},
+        {"1m", true, 60000},
+        {"2h", true, 7200000},
+        {"1d", true, 86400000},
+        {"1h30m", true, 5400000},
+        {"1h2m3s4ms", true, 3723004},
+        {"1h1h1h1h1h", false, 0},
+        {"", false, 0},
+        {"s", false, 0},
+        {"10", false, 0},
+        {"10 s", false, 0},
+        {"+1s", false, 0},
+        {"-1s", false, 0},
+        {"1.5s", false, 0},
+        {"1us", false, 0},
+        {"1S", false, 0},
+        {"1s ", false, 0},
+        {"49d", true, 4233600000U},
+        {"50d", false, 0},
+        {"99999999999s", false, 0},
+        {"9999999999d", false, 0},
         {"00", false, 0},
     };
 
@@ -493,11 +596,16 @@ static void test_why_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_service),       cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_canonical_is_stable), cmocka_unit_test(test_endpoint_slice),
-        cmocka_unit_test(test_route),         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_not_objects),   cmocka_unit_test(test_names_and_words),
-        cmocka_unit_test(test_durations),     cmocka_unit_test(test_why_text),
+        cmocka_unit_test(test_service),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_canonical_is_stable),
+        cmocka_unit_test(test_endpoint_slice),
+        cmocka_unit_test(test_route),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_not_objects),
+        cmocka_unit_test(test_names_and_words),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_why_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
-/* Which rule a request follows. Rules are written as one line each, in the order of the destination:
- *     HOSTS METHOD PATH HEADERS QUERY      (- for none; =/exact, /prefix, ~regex; name=value, name~regex)
- * and a request as  METHOD HOST PATH HEADERS; wanted is the number of the rule, -1 for none. */
+/* Which rule a request follows. Rules are written as one line each, in the order of the
+ * destination: HOSTS METHOD PATH HEADERS QUERY      (- for none; =/exact, /prefix, ~regex;
+ * name=value, name~regex) and a request as  METHOD HOST PATH HEADERS; wanted is the number of
+ * the rule, -1 for none. */
 #include "model/route.h"
 
 #include <setjmp.h>
@@ -31,8 +32,10 @@ static size_t read_values(char *word, struct wire_match_value *out)
     for (char *w = strtok_r(word, ",", &save); w != NULL; w = strtok_r(NULL, ",", &save)) {
         size_t at = strcspn(w, "=~");
 
-        out[n++] = (struct wire_match_value){.kind = w[at] == '~' ? ROUTE_VALUE_REGEX : ROUTE_VALUE_EXACT,
-                                             .name = slice(w, at), .value = slice_str(w + at + 1)};
+        out[n++] = (struct wire_match_value){.kind = w[at] == '~' ? ROUTE_VALUE_REGEX
+                                                                  : ROUTE_VALUE_EXACT,
+                                             .name = slice(w, at),
+                                             .value = slice_str(w + at + 1)};
     }
     return n;
 }
@@ -50,7 +53,9 @@ static void read_rule(struct world *w, size_t i, const char *line)
         m->method = slice_str(word);
     word = strtok_r(NULL, " ", &save);
     if (strcmp(word, "-") != 0) {
-        m->path_kind = word[0] == '=' ? ROUTE_PATH_EXACT : word[0] == '~' ? ROUTE_PATH_REGEX : ROUTE_PATH_PREFIX;
+        m->path_kind = word[0] == '='   ? ROUTE_PATH_EXACT
+                       : word[0] == '~' ? ROUTE_PATH_REGEX
+                                        : ROUTE_PATH_PREFIX;
         m->path = slice_str(m->path_kind == ROUTE_PATH_PREFIX ? word : word + 1);
     }
     m->headers = w->headers[i];
@@ -168,7 +173,10 @@ static const struct {
     {"header by regex", {"- - / a~[0-9]+ -"}, "GET h / a=12", 0},
     {"header regex is anchored", {"- - / a~[0-9]+ -"}, "GET h / a=12x", -1},
     {"header missing", {"- - / a=1 -"}, "GET h /", -1},
-    {"more query parameters beat fewer", {"- - / - a=1", "- - / - a=1,b=2"}, "GET h /?b=2&a=1", 1},
+    {"more query parameters beat fewer",
+     {"- - / - a=1", "- - / - a=1,b=2"},
+     "GET h /?b=2&a=1",
+     1},
     {"query value", {"- - / - a=1"}, "GET h /?a=2", -1},
     {"first of a repeated parameter", {"- - / - a=2"}, "GET h /?a=1&a=2", -1},
     {"query decoded", {"- - / - a=x~y"}, "GET h /?%61=x%7Ey", 0},
@@ -196,7 +204,8 @@ static void test_rule_without_matches(void **state)
 {
     struct wire_rule rule = {.route = SLICE_LIT("")};
     struct wire_destination d = {.n_rules = 1, .rules = &rule};
-    struct route_request r = {.host = SLICE_LIT("h"), .path = SLICE_LIT("/"), .method = SLICE_LIT("GET")};
+    struct route_request r = {
+        .host = SLICE_LIT("h"), .path = SLICE_LIT("/"), .method = SLICE_LIT("GET")};
     struct route_table *t = NULL;
     struct route_found found;
     char why[160];
@@ -212,7 +221,8 @@ static void test_rule_without_matches(void **state)
 
 static void test_unusable_views(void **state)
 {
-    static const char *const bad_regex[] = {"- - ~( - -", NULL}, *const bad_header[] = {"- - / a~[ -", NULL};
+    static const char *const bad_regex[] = {"- - ~( - -", NULL}, *const bad_header[] = {
+                                                                     "- - / a~[ -", NULL};
     struct wire_weighted weighted = {.backend = 1};
     struct wire_backend backend = {.port = 1};
     struct route_table *t = NULL;
@@ -245,8 +255,10 @@ static bool not_one(void *arg, uint16_t backend)
 
 static void test_pick(void **state)
 {
-    struct wire_weighted b[] = {{.backend = 0, .weight = 1}, {.backend = 1, .weight = 0xffffffffU},
-                                {.backend = 2, .weight = 0}, {.backend = 3, .weight = 3}};
+    struct wire_weighted b[] = {{.backend = 0, .weight = 1},
+                                {.backend = 1, .weight = 0xffffffffU},
+                                {.backend = 2, .weight = 0},
+                                {.backend = 3, .weight = 3}};
     struct wire_rule rule = {.n_backends = 4, .backends = b};
     unsigned hits[4] = {0, 0, 0, 0};
 
@@ -291,8 +303,10 @@ static void test_rewrites(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(rewrites) / sizeof(rewrites[0]); i++) {
         AUTO(buf_done) struct buf out;
-        struct wire_filter f = {.path_kind = rewrites[i].path_kind, .path = slice_str(rewrites[i].to)};
-        struct wire_match m = {.path_kind = rewrites[i].match_kind, .path = slice_str(rewrites[i].match)};
+        struct wire_filter f = {.path_kind = rewrites[i].path_kind,
+                                .path = slice_str(rewrites[i].to)};
+        struct wire_match m = {.path_kind = rewrites[i].match_kind,
+                               .path = slice_str(rewrites[i].match)};
         err_t e;
 
         buf_init(&out, 0);
@@ -328,11 +342,14 @@ static void test_redirects(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(redirects) / sizeof(redirects[0]); i++) {
         AUTO(buf_done) struct buf out;
-        struct wire_filter f = {.scheme = slice_str(redirects[i].scheme), .host = slice_str(redirects[i].host),
-                                .port = redirects[i].port, .path_kind = redirects[i].path_kind,
+        struct wire_filter f = {.scheme = slice_str(redirects[i].scheme),
+                                .host = slice_str(redirects[i].host),
+                                .port = redirects[i].port,
+                                .path_kind = redirects[i].path_kind,
                                 .path = slice_str(redirects[i].path)};
         struct wire_match m = {.path_kind = ROUTE_PATH_PREFIX, .path = SLICE_LIT("/p")};
-        struct route_request r = {.host = slice_str(redirects[i].authority), .path = SLICE_LIT("/p/q"),
+        struct route_request r = {.host = slice_str(redirects[i].authority),
+                                  .path = SLICE_LIT("/p/q"),
                                   .query = SLICE_LIT("a=1")};
         bool is_same = false;
         err_t e;
@@ -350,9 +367,9 @@ static void test_redirects(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_precedence),       cmocka_unit_test(test_rule_without_matches),
-        cmocka_unit_test(test_unusable_views),   cmocka_unit_test(test_pick),
-        cmocka_unit_test(test_rewrites),         cmocka_unit_test(test_redirects),
+        cmocka_unit_test(test_precedence),     cmocka_unit_test(test_rule_without_matches),
+        cmocka_unit_test(test_unusable_views), cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_rewrites),       cmocka_unit_test(test_redirects),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,8 +51,8 @@ static err_t give(struct wire_desk *desk, slice_t bytes, uint64_t *seen, struct 
     return wire_dispatch(desk, &m, seen, heard);
 }
 
-static err_t give_message(struct wire_desk *desk, enum wire_code code, const void *body, uint64_t *seen,
-                          struct heard *heard)
+static err_t give_message(struct wire_desk *desk, enum wire_code code, const void *body,
+                          uint64_t *seen, struct heard *heard)
 {
     AUTO(buf_done) struct buf b;
 
@@ -73,13 +73,15 @@ static void test_every_reason(void **state)
 
     (void)state;
     assert_ptr_equal(give_message(&desk, WIRE_hello, &hello, &seen, &heard), OK);
-    assert_ptr_equal(give_message(&desk, WIRE_hello, &hello, &seen, &heard), ERR_OF(WIRE_NOT_NOW));
+    assert_ptr_equal(give_message(&desk, WIRE_hello, &hello, &seen, &heard),
+                     ERR_OF(WIRE_NOT_NOW));
     assert_ptr_equal(give_message(&desk, WIRE_hello, &hello, &seen_by_another, &heard), OK);
     assert_ptr_equal(give_message(&desk, WIRE_alive, &alive, &seen, &heard), OK);
     assert_ptr_equal(give_message(&desk, WIRE_alive, &alive, NULL, &heard), OK);
     assert_ptr_equal(give_message(&desk, WIRE_bye, &bye, &seen, &heard), ERR_OF(WIRE_NOT_NOW));
     assert_ptr_equal(give_message(&desk, WIRE_token, &token, &seen, &heard), ERR_OF(WIRE_ROLE));
-    assert_ptr_equal(give(&desk, SLICE_LIT("\x92\x01\x01"), &seen, &heard), ERR_OF(WIRE_UNKNOWN));
+    assert_ptr_equal(give(&desk, SLICE_LIT("\x92\x01\x01"), &seen, &heard),
+                     ERR_OF(WIRE_UNKNOWN));
     assert_ptr_equal(give(&desk, SLICE_LIT("hello"), &seen, &heard), ERR_OF(WIRE_TYPE));
     assert_ptr_equal(give(&desk, slice(NULL, 0), &seen, &heard), ERR_OF(WIRE_TRUNCATED));
     assert_int_equal(heard.hellos, 2);

@@ -9,7 +9,10 @@
 
 #include <cmocka.h>
 
-#define B(text) {text, sizeof(text) - 1}
+#define B(text)                                                                                \
+    {                                                                                          \
+        text, sizeof(text) - 1                                                                 \
+    }
 
 struct bytes {
     const char *p;
@@ -37,8 +40,10 @@ static void test_integers(void **state)
         {B("\xcd\x01\x00"), 255, &err_WIRE_RANGE, 0, NULL, 256},
         {B("\xcd\x00\x05"), 255, NULL, 5, NULL, 5},
         {B("\xce\xff\xff\xff\xff"), UINT32_MAX, NULL, UINT32_MAX, NULL, UINT32_MAX},
-        {B("\xcf\xff\xff\xff\xff\xff\xff\xff\xff"), UINT64_MAX, NULL, UINT64_MAX, &err_WIRE_RANGE, 0},
-        {B("\xcf\x7f\xff\xff\xff\xff\xff\xff\xff"), UINT64_MAX, NULL, INT64_MAX, NULL, INT64_MAX},
+        {B("\xcf\xff\xff\xff\xff\xff\xff\xff\xff"), UINT64_MAX, NULL, UINT64_MAX,
+         &err_WIRE_RANGE, 0},
+        {B("\xcf\x7f\xff\xff\xff\xff\xff\xff\xff"), UINT64_MAX, NULL, INT64_MAX, NULL,
+         INT64_MAX},
         {B("\xff"), 255, &err_WIRE_RANGE, 0, NULL, -1},
         {B("\xe0"), 255, &err_WIRE_RANGE, 0, NULL, -32},
         {B("\xd0\x80"), 255, &err_WIRE_RANGE, 0, NULL, -128},
@@ -47,7 +52,8 @@ static void test_integers(void **state)
         {B("\xd2\x80\x00\x00\x00"), 255, &err_WIRE_RANGE, 0, NULL, INT32_MIN},
         {B("\xd3\x80\x00\x00\x00\x00\x00\x00\x00"), 255, &err_WIRE_RANGE, 0, NULL, INT64_MIN},
         {B("\xd3\x00\x00\x00\x00\x00\x00\x00\x07"), 255, NULL, 7, NULL, 7},
-        {B("\xd3\x00\x00\x00\x00\x00\x00\x00"), 255, &err_WIRE_TRUNCATED, 0, &err_WIRE_TRUNCATED, 0},
+        {B("\xd3\x00\x00\x00\x00\x00\x00\x00"), 255, &err_WIRE_TRUNCATED, 0,
+         &err_WIRE_TRUNCATED, 0},
         {B(""), 255, &err_WIRE_TRUNCATED, 0, &err_WIRE_TRUNCATED, 0},
         {B("\xcc"), 255, &err_WIRE_TRUNCATED, 0, &err_WIRE_TRUNCATED, 0},
         {B("\xc0"), 255, &err_WIRE_TYPE, 0, &err_WIRE_TYPE, 0},
@@ -80,17 +86,35 @@ static void test_texts(void **state)
         const struct err *want;
     } cases[] = {
         {B("\xa0"), 0, NULL},
-        {B("\xa3" "abc"), 3, NULL},
-        {B("\xa3" "abc"), 2, &err_WIRE_LIMIT},
-        {B("\xa3" "ab"), 3, &err_WIRE_TRUNCATED},
-        {B("\xd9\x03" "abc"), 3, NULL},
-        {B("\xda\x00\x03" "abc"), 3, NULL},
-        {B("\xdb\x00\x00\x00\x03" "abc"), 3, NULL},
-        {B("\xdb\xff\xff\xff\xff" "abc"), 3, &err_WIRE_LIMIT},
-        {B("\xdb\xff\xff\xff\xff" "abc"), SIZE_MAX, &err_WIRE_TRUNCATED},
+        {B("\xa3"
+           "abc"),
+         3, NULL},
+        {B("\xa3"
+           "abc"),
+         2, &err_WIRE_LIMIT},
+        {B("\xa3"
+           "ab"),
+         3, &err_WIRE_TRUNCATED},
+        {B("\xd9\x03"
+           "abc"),
+         3, NULL},
+        {B("\xda\x00\x03"
+           "abc"),
+         3, NULL},
+        {B("\xdb\x00\x00\x00\x03"
+           "abc"),
+         3, NULL},
+        {B("\xdb\xff\xff\xff\xff"
+           "abc"),
+         3, &err_WIRE_LIMIT},
+        {B("\xdb\xff\xff\xff\xff"
+           "abc"),
+         SIZE_MAX, &err_WIRE_TRUNCATED},
         {B("\xd9"), 3, &err_WIRE_TRUNCATED},
         {B("\xda\x00"), 3, &err_WIRE_TRUNCATED},
-        {B("\xc4\x03" "abc"), 3, &err_WIRE_TYPE},
+        {B("\xc4\x03"
+           "abc"),
+         3, &err_WIRE_TYPE},
         {B("\xa1\x00"), 3, &err_WIRE_TEXT},
         {B("\xa2\xc3\xa9"), 3, NULL},
         {B("\xa1\xc3"), 3, &err_WIRE_TEXT},
@@ -106,7 +130,9 @@ static void test_texts(void **state)
         {B("\xa4\xf4\x90\x80\x80"), 4, &err_WIRE_TEXT}, /* above U+10FFFF */
         {B("\xa4\xf5\x80\x80\x80"), 4, &err_WIRE_TEXT},
         {B("\xa1\x80"), 4, &err_WIRE_TEXT},
-        {B("\xa3\xe2\x82" "a"), 4, &err_WIRE_TEXT},
+        {B("\xa3\xe2\x82"
+           "a"),
+         4, &err_WIRE_TEXT},
     };
 
     (void)state;
@@ -135,7 +161,8 @@ static void test_containers_and_the_rest(void **state)
     assert_ptr_equal(wire_get_map(&r, &n), OK);
     assert_int_equal(n, 1);
     r = reader((struct bytes)B("\x82\x01\x02\x03"));
-    assert_ptr_equal(wire_get_map(&r, &n), ERR_OF(WIRE_TRUNCATED)); /* two pairs are four bytes */
+    assert_ptr_equal(wire_get_map(&r, &n),
+                     ERR_OF(WIRE_TRUNCATED)); /* two pairs are four bytes */
     r = reader((struct bytes)B("\xdf\xff\xff\xff\xff\x01\x02"));
     assert_ptr_equal(wire_get_map(&r, &n), ERR_OF(WIRE_TRUNCATED));
     r = reader((struct bytes)B("\x91\x01"));
@@ -179,7 +206,9 @@ static void test_skip(void **state)
         {B("\xd9\x02zz"), NULL},
         {B("\xc5\x00\x02zz"), NULL},
         {B("\xd4\x01z"), NULL},
-        {B("\xd8\x01" "0123456789abcdef"), NULL},
+        {B("\xd8\x01"
+           "0123456789abcdef"),
+         NULL},
         {B("\xc7\x02\x01zz"), NULL},
         {B("\xc9\x00\x00\x00\x02\x01zz"), NULL},
         {B("\x82\x01\x91\x90\xa1z\x80"), NULL},
@@ -193,7 +222,9 @@ static void test_skip(void **state)
         {B("\xa2z"), &err_WIRE_TRUNCATED},
         {B("\xdb\xff\xff\xff\xffz"), &err_WIRE_TRUNCATED},
         {B("\xc9\xff\xff\xff\xff\x01z"), &err_WIRE_TRUNCATED},
-        {B("\xd8\x01" "0123456789abcde"), &err_WIRE_TRUNCATED},
+        {B("\xd8\x01"
+           "0123456789abcde"),
+         &err_WIRE_TRUNCATED},
         {B("\xc7\x02"), &err_WIRE_TRUNCATED},
         {B("\xdd\xff\xff\xff\xff"), &err_WIRE_TRUNCATED},
     };

@@ -1,5 +1,6 @@
-/* Every message of the table, filled with made-up values: there and back, cut short at every byte, over
- * every limit, with every wrong type, from the wrong role, and from older and newer peers. */
+/* Every message of the table, filled with made-up values: there and back, cut short at every
+ * byte, over every limit, with every wrong type, from the wrong role, and from older and newer
+ * peers. */
 #include "wire/reader.h"
 #include "wire/sample.h"
 #include "wire/writer.h"
@@ -120,14 +121,17 @@ static void test_leftover_bytes(void **state)
         assert_non_null(more);
         memcpy(more, bytes.p, bytes.n);
         memcpy(more + bytes.n, bytes.p, bytes.n);
-        assert_ptr_equal(decode(slice(more, bytes.n + 1), &descs[i], &msg), ERR_OF(WIRE_LEFTOVER));
-        assert_ptr_equal(decode(slice(more, 2 * bytes.n), &descs[i], &msg), ERR_OF(WIRE_LEFTOVER));
+        assert_ptr_equal(decode(slice(more, bytes.n + 1), &descs[i], &msg),
+                         ERR_OF(WIRE_LEFTOVER));
+        assert_ptr_equal(decode(slice(more, 2 * bytes.n), &descs[i], &msg),
+                         ERR_OF(WIRE_LEFTOVER));
         free(more);
         drop(bytes);
     }
 }
 
-/* Any byte changed to any value: an error or a message that can be encoded again, never a crash. */
+/* Any byte changed to any value: an error or a message that can be encoded again, never a
+ * crash. */
 static void test_every_byte_changed(void **state)
 {
     size_t n;
@@ -146,7 +150,8 @@ static void test_every_byte_changed(void **state)
 
                 memcpy(copy, bytes.p, bytes.n);
                 copy[at] = (uint8_t)v;
-                if (wire_decode(slice(copy, bytes.n), WIRE_ROLE_ANY, WIRE_ROLE_ANY, &msg) == OK) {
+                if (wire_decode(slice(copy, bytes.n), WIRE_ROLE_ANY, WIRE_ROLE_ANY, &msg) ==
+                    OK) {
                     AUTO(buf_done) struct buf out;
                     buf_init(&out, 0);
                     assert_ptr_equal(wire_encode(msg.code, &msg.body, &out), OK);
@@ -186,7 +191,15 @@ static void test_roles(void **state)
 /* ---- messages built by hand, to be wrong in one place ---- */
 
 /* How one field is written. */
-enum twist { TWIST_NONE, TWIST_TYPE, TWIST_LIMIT, TWIST_RANGE, TWIST_NUL, TWIST_UTF8, TWIST_COUNT };
+enum twist {
+    TWIST_NONE,
+    TWIST_TYPE,
+    TWIST_LIMIT,
+    TWIST_RANGE,
+    TWIST_NUL,
+    TWIST_UTF8,
+    TWIST_COUNT
+};
 
 static void put(err_t e)
 {
@@ -233,7 +246,8 @@ static void put_long(struct buf *b, const struct wire_field *f)
     free(p);
 }
 
-/* Writes the field wrongly and says which error that must give; NULL if the twist does not apply. */
+/* Writes the field wrongly and says which error that must give; NULL if the twist does not
+ * apply. */
 static err_t put_twisted(struct buf *b, const struct wire_field *f, enum twist twist)
 {
     bool is_number = f->kind <= WIRE_KIND_I64;
@@ -318,8 +332,8 @@ static void check_twisted(const struct wire_desc *d, size_t at, enum twist twist
         want = ERR_OF(WIRE_LIMIT);
     got = decode(buf_slice(&b), d, &msg);
     if (got != want)
-        print_error("%s.%s twist %d: want %s, got %s\n", d->record->name, fields[at].name, (int)twist,
-                    want->name, got == OK ? "OK" : got->name);
+        print_error("%s.%s twist %d: want %s, got %s\n", d->record->name, fields[at].name,
+                    (int)twist, want->name, got == OK ? "OK" : got->name);
     assert_ptr_equal(got, want);
     if (buf_len(&b) <= WIRE_MESSAGE_MAX)
         assert_string_equal(msg.at, fields[at].name);
@@ -375,23 +389,46 @@ static void test_version_skew(void **state)
 
         (void)d->record->fields(&f);
         assert_ptr_equal(decode_with_fields(d, d->version, f, "", 0), OK);
-        assert_ptr_equal(decode_with_fields(d, d->version, f + 1, "\xc0", 1), ERR_OF(WIRE_FIELDS));
+        assert_ptr_equal(decode_with_fields(d, d->version, f + 1, "\xc0", 1),
+                         ERR_OF(WIRE_FIELDS));
         assert_ptr_equal(decode_with_fields(d, d->version, f - 1, "", 0), ERR_OF(WIRE_FIELDS));
         assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 1, "\xc0", 1), OK);
-        assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 3, "\x93\x01\x02\xa1z", 5), OK);
+        assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 3, "\x93\x01\x02\xa1z", 5),
+                         OK);
         assert_ptr_equal(decode_with_fields(d, d->version + 1, f, "", 0), OK);
-        assert_ptr_equal(decode_with_fields(d, d->version + 1, f - 1, "", 0), ERR_OF(WIRE_FIELDS));
-        assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 1, "\xc1", 1), ERR_OF(WIRE_TYPE));
-        assert_ptr_equal(
-            decode_with_fields(d, d->version + 1, f + 1, "\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\xc0", 11),
-            ERR_OF(WIRE_DEPTH));
+        assert_ptr_equal(decode_with_fields(d, d->version + 1, f - 1, "", 0),
+                         ERR_OF(WIRE_FIELDS));
+        assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 1, "\xc1", 1),
+                         ERR_OF(WIRE_TYPE));
+        assert_ptr_equal(decode_with_fields(d, d->version + 1, f + 1,
+                                            "\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\xc0", 11),
+                         ERR_OF(WIRE_DEPTH));
         assert_ptr_equal(decode_with_fields(d, 0, f, "", 0), ERR_OF(WIRE_VERSION));
         assert_ptr_equal(decode_with_fields(d, 65536, f, "", 0), ERR_OF(WIRE_RANGE));
     }
 }
 
-/* No message has a second version yet, so an older sender is played by a descriptor read as newer: the
- * record inside a newer message may be longer, and its further fields are skipped. */
+/* Version 1 of ack ended before `applied`: it is read, with zero. */
+static void test_older_message(void **state)
+{
+    static const char older[] = "\x94\xcd\x04\x0a\x01\x07\x09";
+    static const char too_long[] = "\x96\xcd\x04\x0a\x01\x07\x09\x01\x02";
+    struct wire_msg msg;
+
+    (void)state;
+    assert_ptr_equal(
+        wire_decode(slice(older, sizeof(older) - 1), WIRE_ROLE_LINK, WIRE_ROLE_BROKER, &msg),
+        OK);
+    assert_int_equal(msg.version, 1);
+    assert_int_equal(wire_expect(ack, &msg)->revision, 9);
+    assert_int_equal(wire_expect(ack, &msg)->applied, 0);
+    wire_msg_done(&msg);
+    assert_ptr_equal(wire_decode(slice(too_long, sizeof(too_long) - 1), WIRE_ROLE_LINK,
+                                 WIRE_ROLE_BROKER, &msg),
+                     ERR_OF(WIRE_FIELDS));
+}
+
+/* The record inside a newer message may be longer, and its further fields are skipped. */
 static void test_newer_record_inside(void **state)
 {
     /* watch v2 [[[ "t", 5, "new" ]], true] */
@@ -402,8 +439,9 @@ static void test_newer_record_inside(void **state)
     const struct wire_watch *w;
 
     (void)state;
-    assert_ptr_equal(wire_decode(slice(newer, sizeof(newer) - 1), WIRE_ROLE_LINK, WIRE_ROLE_BROKER, &msg),
-                     OK);
+    assert_ptr_equal(
+        wire_decode(slice(newer, sizeof(newer) - 1), WIRE_ROLE_LINK, WIRE_ROLE_BROKER, &msg),
+        OK);
     w = wire_expect(watch, &msg);
     assert_ptr_equal(wire_as(watch, &msg), w);
     assert_null(wire_as(hello, &msg));
@@ -412,8 +450,9 @@ static void test_newer_record_inside(void **state)
     assert_true(slice_is_str(w->topics[0].topic, "t"));
     assert_int_equal(w->topics[0].revision, 5);
     wire_msg_done(&msg);
-    assert_ptr_equal(wire_decode(slice(equal, sizeof(equal) - 1), WIRE_ROLE_LINK, WIRE_ROLE_BROKER, &msg),
-                     ERR_OF(WIRE_FIELDS));
+    assert_ptr_equal(
+        wire_decode(slice(equal, sizeof(equal) - 1), WIRE_ROLE_LINK, WIRE_ROLE_BROKER, &msg),
+        ERR_OF(WIRE_FIELDS));
 }
 
 static void test_encoder_refuses_what_the_decoder_would(void **state)
@@ -446,7 +485,8 @@ static void test_encoder_refuses_what_the_decoder_would(void **state)
     assert_ptr_equal(WIRE_ENCODE(refused, &refused, &b), ERR_OF(WIRE_TEXT));
     assert_ptr_equal(WIRE_ENCODE(apply, &apply, &b), ERR_OF(WIRE_LIMIT));
     assert_ptr_equal(wire_encode((enum wire_code)0x7777, &alive, &b), ERR_OF(WIRE_UNKNOWN));
-    assert_true(slice_is_str(buf_slice(&b), "before")); /* nothing of a refused message remains */
+    assert_true(
+        slice_is_str(buf_slice(&b), "before")); /* nothing of a refused message remains */
     assert_ptr_equal(WIRE_ENCODE(trust, &trust, &b), OK);
     buf_done(&b);
     buf_init(&b, 100);
@@ -480,10 +520,12 @@ static void test_hostile_heads(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct wire_msg msg;
-        err_t got = wire_decode(slice(cases[i].bytes, cases[i].n), WIRE_ROLE_ANY, WIRE_ROLE_ANY, &msg);
+        err_t got =
+            wire_decode(slice(cases[i].bytes, cases[i].n), WIRE_ROLE_ANY, WIRE_ROLE_ANY, &msg);
 
         if (got != cases[i].want)
-            print_error("case %zu: want %s got %s\n", i, cases[i].want->name, got ? got->name : "OK");
+            print_error("case %zu: want %s got %s\n", i, cases[i].want->name,
+                        got ? got->name : "OK");
         assert_ptr_equal(got, cases[i].want);
     }
     struct wire_msg msg;
@@ -492,8 +534,8 @@ static void test_hostile_heads(void **state)
     assert_int_equal(wire_peek_code(slice(NULL, 0)), 0);
 }
 
-/* The widest spread of bytes to memory that the table allows stays below the decoder's ceiling, so that
- * no honest message is refused for memory. */
+/* The widest spread of bytes to memory that the table allows stays below the decoder's ceiling,
+ * so that no honest message is refused for memory. */
 static void test_memory_bound(void **state)
 {
     size_t n, n_fields;
@@ -503,7 +545,8 @@ static void test_memory_bound(void **state)
     for (size_t i = 0; i < n; i++) {
         (void)records[i]->fields(&n_fields);
         if (records[i]->size > 24 * (1 + n_fields))
-            print_error("record %s: %zu bytes for %zu\n", records[i]->name, records[i]->size, 1 + n_fields);
+            print_error("record %s: %zu bytes for %zu\n", records[i]->name, records[i]->size,
+                        1 + n_fields);
         assert_true(records[i]->size <= 24 * (1 + n_fields));
     }
 }
@@ -554,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_every_field_wrong_in_every_way),
         cmocka_unit_test(test_version_skew),
+        cmocka_unit_test(test_older_message),
         cmocka_unit_test(test_newer_record_inside),
         cmocka_unit_test(test_encoder_refuses_what_the_decoder_would),
         cmocka_unit_test(test_hostile_heads),
