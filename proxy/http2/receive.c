@@ -62,23 +62,21 @@ static int on_verdict(struct h2_session *x, enum flood_verdict verdict)
     return is_over(x) ? STOP : 0;
 }
 
-static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
+bool h2_on_frame_header(struct h2_session *x, const nghttp2_frame_hd *hd)
 {
-    struct h2_session *x = h2_session_from(arg);
     bool has_ack = hd->type == NGHTTP2_SETTINGS || hd->type == NGHTTP2_PING;
     bool has_end = hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS;
     bool is_end = has_end && (hd->flags & NGHTTP2_FLAG_END_STREAM) != 0;
 
-    (void)ng;
     if (hd->type != NGHTTP2_CONTINUATION)
         x->block = NULL; /* a block is never interrupted: it was complete, or was refused */
     if (is_over(x) || is_on_closed_stream(x, hd))
-        return STOP;
+        return false;
     if ((is_end && hd->type == NGHTTP2_DATA) || hd->type == NGHTTP2_RST_STREAM)
         h2_recent_end(x, hd->stream_id);
     return on_verdict(x, flood_on_frame(&x->flood, hd->type, (uint32_t)hd->length,
                                         has_ack && (hd->flags & NGHTTP2_FLAG_ACK) != 0, is_end,
-                                        clock_now_ms()));
+                                        clock_now_ms())) == 0;
 }
 
 /* ---- header blocks ---- */
@@ -440,7 +438,6 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t http2_error
 
 void h2_receive_callbacks(nghttp2_session_callbacks *cb)
 {
-    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);

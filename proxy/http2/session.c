@@ -213,32 +213,76 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 
 /* ---- in ---- */
 
+/* How many of the bytes may go to the library together: up to the end of the next frame. Looks at the frame's
+ * header first. 0: the connection is being ended. */
+static size_t next_piece(struct h2_session *x, slice_t in)
+{
+    nghttp2_frame_hd hd = {0};
+    const uint8_t *h = x->frame.header;
+    size_t n = sizeof(x->frame.header) - x->frame.have;
+
+    if (x->frame.preface_left > 0) {
+        n = in.n < x->frame.preface_left ? in.n : x->frame.preface_left;
+        x->frame.preface_left -= (uint32_t)n;
+        return n;
+    }
+    if (x->frame.payload_left == 0) {
+        n = in.n < n ? in.n : n;
+        memcpy(x->frame.header + x->frame.have, in.p, n);
+        x->frame.have += (unsigned)n;
+        if (x->frame.have < sizeof(x->frame.header))
+            return n;
+        x->frame.have = 0;
+        hd.length = (size_t)h[0] << 16 | (size_t)h[1] << 8 | h[2];
+        hd.type = h[3];
+        hd.flags = h[4];
+        hd.stream_id = (int32_t)(((uint32_t)h[5] << 24 | (uint32_t)h[6] << 16 |
+                                  (uint32_t)h[7] << 8 | h[8]) & 0x7fffffff);
+        if (!h2_on_frame_header(x, &hd))
+            return 0;
+        x->frame.payload_left = (uint32_t)hd.length;
+    } else {
+        n = 0;
+    }
+    in = slice_skip(in, n);
+    if (in.n > x->frame.payload_left)
+        in.n = x->frame.payload_left;
+    x->frame.payload_left -= (uint32_t)in.n;
+    return n + in.n;
+}
+
+static void end_for(struct conn *c, ssize_t error)
+{
+    switch (error) {
+    case NGHTTP2_ERR_FLOODED:
+        conn_close_gently(c, CLOSE_FLOOD);
+        break;
+    case NGHTTP2_ERR_NOMEM:
+        conn_close_gently(c, CLOSE_LIMIT);
+        break;
+    default: /* the preface was wrong, or a block could not be decoded */
+        conn_close_gently(c, CLOSE_BAD_PROTOCOL);
+        break;
+    }
+}
+
 static size_t on_bytes(struct conn *c, slice_t bytes)
 {
     struct h2_session *x = h2_session_from(conn_owner(c));
-    ssize_t n;
+    slice_t in = bytes;
 
     x->last_in_ms = clock_now_ms();
     x->ping_sent_ms = 0; /* whatever came shows that the peer lives */
-    if (x->is_terminating)
-        return bytes.n;
-    n = nghttp2_session_mem_recv(x->ng, bytes.p, bytes.n);
+    while (in.n > 0 && !x->is_terminating && !conn_is_closing(c)) {
+        size_t piece = next_piece(x, in);
+        ssize_t n = piece > 0 ? nghttp2_session_mem_recv(x->ng, in.p, piece) : 0;
+
+        if (n < 0 && !x->is_terminating && !conn_is_closing(c))
+            end_for(c, n);
+        in = slice_skip(in, piece);
+    }
     if (conn_is_closing(c))
         return bytes.n;
-    if (n < 0 && !x->is_terminating) {
-        switch (n) {
-        case NGHTTP2_ERR_FLOODED:
-            conn_close_gently(c, CLOSE_FLOOD);
-            break;
-        case NGHTTP2_ERR_NOMEM:
-            conn_close_gently(c, CLOSE_LIMIT);
-            break;
-        default: /* the preface was wrong, or a block could not be decoded */
-            conn_close_gently(c, CLOSE_BAD_PROTOCOL);
-            break;
-        }
-        return bytes.n;
-    }
     if (nghttp2_session_get_outbound_queue_size(x->ng) > OUT_QUEUE_MAX + x->running) {
         x->flood.over = "OUTPUT";
         conn_close_gently(c, CLOSE_FLOOD);
@@ -393,6 +437,7 @@ err_t h2_session_start(struct h2_session *x, struct conn *c)
     x->magic = SESSION_MAGIC;
     x->conn = c;
     x->close_why = CLOSE_DONE;
+    x->frame.preface_left = x->is_server ? NGHTTP2_CLIENT_MAGIC_LEN : 0;
     x->started_ms = x->last_in_ms = now;
     x->tick_ms = tick_for(x->limits.header_timeout_ms);
     if (!x->is_server && tick_for(x->ping_wait_ms) < x->tick_ms)

@@ -82,6 +82,11 @@ struct h2_session {
     bool is_terminating;        /* GOAWAY with an error is queued; input is dropped */
     bool has_said_bye;          /* client: the last GOAWAY is queued */
     unsigned depth;             /* flush on the stack: the memory must stay */
+    struct { /* our own look at frame headers: the library keeps those it ignores to itself */
+        uint32_t preface_left, payload_left;
+        uint8_t header[9];
+        unsigned have;
+    } frame;
     size_t block_bytes;         /* decoded size of the open header block */
     nghttp2_session *ng;
     struct conn *conn;
@@ -144,7 +149,10 @@ void h2_recent_end(struct h2_session *x, int32_t id);
 enum h2_recent { H2_RECENT_UNKNOWN, H2_RECENT_NEVER, H2_RECENT_OPENED, H2_RECENT_ENDED };
 enum h2_recent h2_recent_get(const struct h2_session *x, int32_t id);
 
-/* receive.c: nghttp2's callbacks for what comes in */
+/* receive.c */
+/* A frame header has come; the library sees it after this. False: the connection is being ended. */
+bool h2_on_frame_header(struct h2_session *x, const nghttp2_frame_hd *hd);
+/* nghttp2's callbacks for what comes in. */
 void h2_receive_callbacks(nghttp2_session_callbacks *cb);
 
 /* translate.c */
