@@ -151,6 +151,38 @@ static err_t netns_script_inside(const struct plan *p, uint32_t n, bool ipv6, st
     return OK;
 }
 
+/* What leaves the mesh is refused at once rather than lost: a program that looks up a name at a server
+ * out there must not wait for its timeout. Runs behind the redirect, which has turned round what it takes
+ * (the packet's destination is a loopback address then, its interface still eth0). */
+static err_t netns_fence_inside(const struct plan *p, const char *netns, struct trouble *why)
+{
+    const char *nft[] = {"ip", "netns", "exec", netns, "nft", "-f", "-", NULL};
+    char v4[PLAN_ADDRESS_TEXT], v6[PLAN_ADDRESS_TEXT];
+    struct buf s;
+    err_t e;
+
+    plan_bridge(p, v4);
+    plan_bridge6(p, v6);
+    buf_init(&s, 0);
+    e = buf_printf(&s,
+                   "table inet weft_fence {\n"
+                   "    chain leaving {\n"
+                   "        type filter hook output priority 10; policy accept;\n"
+                   "        oifname != \"eth0\" return\n"
+                   "        meta l4proto != { tcp, udp } return\n"
+                   "        ip daddr != { %s/%u, 127.0.0.0/8 } reject with icmpx "
+                   "admin-prohibited\n"
+                   "        ip6 daddr != { %s/48, fe80::/10, ff00::/8, ::1 } reject with icmpx "
+                   "admin-prohibited\n"
+                   "    }\n"
+                   "}\n",
+                   v4, p->prefix, v6);
+    if (e == OK)
+        e = tool_run(nft, buf_slice(&s), NULL, why);
+    buf_done(&s);
+    return e;
+}
+
 err_t netns_add(const struct plan *p, const char *netns, uint32_t n, bool ipv6,
                 struct trouble *why)
 {
@@ -169,6 +201,8 @@ err_t netns_add(const struct plan *p, const char *netns, uint32_t n, bool ipv6,
         e = netns_script_inside(p, n, ipv6, &s);
     if (e == OK)
         e = netns_ip(netns, &s, why);
+    if (e == OK)
+        e = netns_fence_inside(p, netns, why);
     buf_done(&s);
     if (e != OK && netns_del(netns, &undo) != OK)
         fprintf(stderr, "weft: %s\n", undo.text); /* the first error is the one to return */
