@@ -116,8 +116,8 @@ static void stop(struct actor *a)
     desk_close(c);
     issuer_close(c);
     if (c->mesh != NULL) {
+        sessions_free(c); /* and what they watched */
         topics_free(c);
-        sessions_free(c);
         objects_free(c);
     }
     views_free(c);
