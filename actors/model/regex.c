@@ -16,24 +16,24 @@ enum {
 /* A set of positions in order of insertion (sparse set: constant-time look-up, no clearing). */
 struct positions {
     uint16_t n;
-    uint16_t dense[REGEX_STATES];
-    uint16_t sparse[REGEX_STATES];
+    uint16_t *dense, *sparse; /* n_inst of each, within regex.scratch */
 };
 
 struct table_state {
-    uint16_t *at; /* owned: sorted positions of SET instructions */
-    uint16_t n;
-    bool is_match; /* MATCH is among them */
     uint16_t next[256];
+    uint16_t n;
+    bool is_match; /* MATCH is among the positions */
+    uint16_t at[]; /* sorted positions of SET instructions */
 };
 
 struct regex {
     struct regex_program prog;
     struct positions now, then;
-    uint16_t stack[REGEX_STATES + 2];
-    uint64_t mark[REGEX_STATES / 64]; /* scratch: positions as bits */
-    struct table_state *table;        /* owned: TABLE_STATES of them, made at the first match */
-    uint16_t n_table, start;          /* start: table state of the empty text */
+    uint16_t *stack, *sorted;                /* n_inst of each, within scratch */
+    uint16_t *scratch;                       /* owned */
+    uint64_t mark[REGEX_STATES / 64];        /* positions as bits */
+    struct table_state *table[TABLE_STATES]; /* owned; made as they are met */
+    uint16_t n_table, start;                 /* start: table state of the empty text */
 };
 
 static bool positions_have(const struct positions *s, uint16_t at)
@@ -112,12 +112,12 @@ static bool simulate(struct regex *re, slice_t text)
 static void table_empty(struct regex *re)
 {
     for (uint16_t i = 0; i < re->n_table; i++)
-        free(re->table[i].at);
+        free(re->table[i]);
     re->n_table = 0;
 }
 
-/* The positions of `s` that matter later, sorted, into out; their number. */
-static uint16_t distill(struct regex *re, const struct positions *s, uint16_t *out)
+/* The positions of `s` that matter later, sorted, into re->sorted; their number. */
+static uint16_t distill(struct regex *re, const struct positions *s)
 {
     uint16_t n = 0;
 
@@ -127,7 +127,7 @@ static uint16_t distill(struct regex *re, const struct positions *s, uint16_t *o
             re->mark[s->dense[k] >> 6] |= (uint64_t)1 << (s->dense[k] & 63);
     for (unsigned w = 0; w < REGEX_STATES / 64; w++)
         for (uint64_t bits = re->mark[w]; bits != 0; bits &= bits - 1)
-            out[n++] = (uint16_t)(w * 64 + (unsigned)__builtin_ctzll(bits));
+            re->sorted[n++] = (uint16_t)(w * 64 + (unsigned)__builtin_ctzll(bits));
     return n;
 }
 
@@ -135,29 +135,25 @@ static uint16_t distill(struct regex *re, const struct positions *s, uint16_t *o
  * is. */
 static bool table_state_of(struct regex *re, const struct positions *s, uint16_t *out)
 {
-    uint16_t at[REGEX_STATES];
-    uint16_t n = distill(re, s, at);
+    uint16_t n = distill(re, s);
+    size_t bytes = n * sizeof(re->sorted[0]);
     bool is_match = s->n > 0 && has_match(re, s);
     struct table_state *st;
 
     for (uint16_t i = 0; i < re->n_table; i++) {
-        st = &re->table[i];
-        if (st->n == n && st->is_match == is_match &&
-            (n == 0 || memcmp(st->at, at, n * sizeof(at[0])) == 0)) {
+        st = re->table[i];
+        if (st->n == n && st->is_match == is_match && memcmp(st->at, re->sorted, bytes) == 0) {
             *out = i;
             return true;
         }
     }
-    if (re->n_table == TABLE_STATES)
+    if (re->n_table == TABLE_STATES || (st = malloc(sizeof(*st) + bytes)) == NULL)
         return false;
-    st = &re->table[re->n_table];
-    st->at = malloc((n > 0 ? n : 1) * sizeof(at[0]));
-    if (st->at == NULL)
-        return false;
-    memcpy(st->at, at, n * sizeof(at[0]));
+    memcpy(st->at, re->sorted, bytes);
     st->n = n;
     st->is_match = is_match;
     memset(st->next, 0xff, sizeof(st->next)); /* STEP_UNKNOWN */
+    re->table[re->n_table] = st;
     *out = re->n_table++;
     return true;
 }
@@ -167,23 +163,21 @@ static bool table_begin(struct regex *re)
 {
     uint16_t dead;
 
-    if (re->table == NULL)
-        re->table = calloc(TABLE_STATES, sizeof(*re->table));
-    if (re->table == NULL)
-        return false;
-    table_empty(re);
     re->now.n = 0;
     if (!table_state_of(re, &re->now, &dead))
         return false;
     BUG_ON(dead != STEP_DEAD);
     follow(re, &re->now, 0);
-    return table_state_of(re, &re->now, &re->start);
+    if (table_state_of(re, &re->now, &re->start))
+        return true;
+    table_empty(re);
+    return false;
 }
 
 /* Computes state -> c. False if the table is full. */
 static bool table_step(struct regex *re, uint16_t state, uint8_t c, uint16_t *out)
 {
-    const struct table_state *st = &re->table[state];
+    const struct table_state *st = re->table[state];
 
     re->now.n = 0;
     for (uint16_t k = 0; k < st->n; k++)
@@ -191,7 +185,7 @@ static bool table_step(struct regex *re, uint16_t state, uint8_t c, uint16_t *ou
     advance(re, c);
     if (!table_state_of(re, &re->then, out))
         return false;
-    re->table[state].next[c] = *out;
+    re->table[state]->next[c] = *out;
     return true;
 }
 
@@ -201,13 +195,13 @@ static bool table_run(struct regex *re, slice_t text, bool *is_match)
     uint16_t state = re->start;
 
     for (size_t i = 0; i < text.n && state != STEP_DEAD; i++) {
-        uint16_t next = re->table[state].next[text.p[i]];
+        uint16_t next = re->table[state]->next[text.p[i]];
 
         if (next == STEP_UNKNOWN && !table_step(re, state, text.p[i], &next))
             return false;
         state = next;
     }
-    *is_match = re->table[state].is_match;
+    *is_match = re->table[state]->is_match;
     return true;
 }
 
@@ -226,18 +220,37 @@ bool regex_matches(struct regex *re, slice_t text)
     return simulate(re, text);
 }
 
+/* The arrays that are as long as the program. */
+static err_t make_scratch(struct regex *re)
+{
+    size_t n = re->prog.n_inst;
+
+    re->scratch =
+        calloc(6 * n, sizeof(*re->scratch)); /* zeroed: sparse sets read before they write */
+    if (re->scratch == NULL)
+        return ERR_OF(NOMEM);
+    re->now.dense = re->scratch;
+    re->now.sparse = re->scratch + n;
+    re->then.dense = re->scratch + 2 * n;
+    re->then.sparse = re->scratch + 3 * n;
+    re->stack = re->scratch + 4 * n;
+    re->sorted = re->scratch + 5 * n;
+    return OK;
+}
+
 err_t regex_new(slice_t pattern, struct regex **out, char why[96])
 {
-    struct regex *re =
-        calloc(1, sizeof(*re)); /* zeroed: the sparse sets read before they write */
+    struct regex *re = calloc(1, sizeof(*re));
     err_t e;
 
     why[0] = '\0';
     if (re == NULL)
         return ERR_OF(NOMEM);
     e = regex_parse(pattern, &re->prog, why);
+    if (e == OK)
+        e = make_scratch(re);
     if (e != OK) {
-        free(re);
+        regex_free(&re);
         return e;
     }
     *out = re;
@@ -248,9 +261,9 @@ void regex_free(struct regex **re)
 {
     if (*re == NULL)
         return;
-    if ((*re)->table != NULL)
-        table_empty(*re);
-    free((*re)->table);
+    table_empty(*re);
+    free((*re)->scratch);
+    free((*re)->prog.inst);
     free((*re)->prog.sets);
     free(*re);
     *re = NULL;

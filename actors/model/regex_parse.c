@@ -533,12 +533,40 @@ static err_t parse_all(struct parser *ps)
     return emit(ps, REGEX_OP_MATCH, 0, 0, &match);
 }
 
+/* Gives back what was taken for the largest program. */
+static void shrink(struct regex_program *prog)
+{
+    void *inst = realloc(prog->inst, prog->n_inst * sizeof(*prog->inst));
+    void *sets =
+        prog->n_sets > 0 ? realloc(prog->sets, prog->n_sets * sizeof(*prog->sets)) : NULL;
+
+    if (inst != NULL)
+        prog->inst = inst;
+    if (sets != NULL)
+        prog->sets = sets;
+}
+
+static err_t parse_with(struct parser *ps, slice_t pattern, struct regex_program *out,
+                        char why[96])
+{
+    out->inst = calloc(REGEX_STATES, sizeof(*out->inst));
+    out->sets = calloc(pattern.n + 1, sizeof(*out->sets)); /* a byte makes at most one set */
+    if (out->inst == NULL || out->sets == NULL)
+        return ERR_OF(NOMEM);
+    ps->start = ps->p = pattern.p;
+    ps->end = pattern.p + pattern.n;
+    ps->prog = out;
+    ps->why = why;
+    return parse_all(ps);
+}
+
 err_t regex_parse(slice_t pattern, struct regex_program *out, char why[96])
 {
-    struct parser *ps = NULL;
+    struct parser *ps;
     err_t e;
 
     why[0] = '\0';
+    memset(out, 0, sizeof(*out));
     if (pattern.n > REGEX_PATTERN) {
         (void)snprintf(why, 96, "longer than %d bytes", REGEX_PATTERN);
         return ERR_OF(MODEL_PATTERN);
@@ -546,20 +574,14 @@ err_t regex_parse(slice_t pattern, struct regex_program *out, char why[96])
     if (pattern.n == 0)
         pattern = SLICE_LIT("");
     ps = calloc(1, sizeof(*ps));
-    out->n_inst = out->n_sets = 0;
-    out->sets = calloc(pattern.n + 1, sizeof(*out->sets)); /* a byte makes at most one set */
-    e = ps == NULL || out->sets == NULL ? ERR_OF(NOMEM) : OK;
-    if (e == OK) {
-        ps->start = ps->p = pattern.p;
-        ps->end = pattern.p + pattern.n;
-        ps->prog = out;
-        ps->why = why;
-        e = parse_all(ps);
-    }
-    if (e != OK) {
-        free(out->sets);
-        out->sets = NULL;
-    }
+    e = ps != NULL ? parse_with(ps, pattern, out, why) : ERR_OF(NOMEM);
     free(ps);
+    if (e == OK) {
+        shrink(out);
+        return OK;
+    }
+    free(out->inst);
+    free(out->sets);
+    memset(out, 0, sizeof(*out));
     return e;
 }

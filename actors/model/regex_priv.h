@@ -23,8 +23,8 @@ struct regex_inst {
 };
 
 struct regex_program {
-    struct regex_inst inst[REGEX_STATES];
-    struct regex_set *sets; /* owned */
+    struct regex_inst *inst; /* owned */
+    struct regex_set *sets;  /* owned */
     uint16_t n_inst, n_sets;
 };
 
