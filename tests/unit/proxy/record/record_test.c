@@ -120,7 +120,8 @@ static uint8_t peer_open(struct rig *g, struct buf *from, size_t *n)
     size_t len;
     uint8_t type;
 
-    assert_true(s.n >= 5);
+    if (s.p == NULL || s.n < 5)
+        fail_msg("there is no record");
     len = (size_t)s.p[3] << 8 | s.p[4];
     assert_true(s.n >= 5 + len);
     memcpy(g->scratch, s.p, 5 + len);
