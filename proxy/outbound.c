@@ -80,7 +80,7 @@ static void outbound_decide(struct front *f)
         return;
     }
     if (t->now->n_backends > 0) {
-        struct endpoint *ep = backend_pick(t->now->backends[0]);
+        struct endpoint *ep = backend_pick(t->now->backends[0], NULL);
 
         if (ep != NULL)
             opening_dial_early(o, ep);

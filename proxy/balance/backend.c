@@ -148,44 +148,47 @@ void backend_unref(struct backend **bep)
 
 #define PICK_TRIES 8
 
-/* A random ready endpoint other than `not_this`. Tries at random first; when few are ready, walks. */
-static struct endpoint *random_ready(const struct backend *be, const struct endpoint *not_this)
+/* A random ready endpoint that is none of the two. Tries at random first; when few are ready, walks. */
+static struct endpoint *random_ready(const struct backend *be, const struct endpoint *not_this,
+                                     const struct endpoint *nor_this)
 {
     size_t n = be->n_set, at = 0;
 
-    for (unsigned i = 0; i < PICK_TRIES; i++) {
-        at = random_below((uint32_t)n);
-        if (be->set[at]->state == ENDPOINT_READY && be->set[at] != not_this)
-            return be->set[at];
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct endpoint *ep = be->set[(at + i) % n];
+    for (unsigned i = 0; i < PICK_TRIES + n; i++) {
+        struct endpoint *ep;
 
-        if (ep->state == ENDPOINT_READY && ep != not_this)
+        at = i < PICK_TRIES ? random_below((uint32_t)n) : (at + 1) % n;
+        ep = be->set[at];
+        if (ep->state == ENDPOINT_READY && ep != not_this && ep != nor_this)
             return ep;
     }
     return NULL;
 }
 
-struct endpoint *backend_pick(struct backend *be)
+static struct endpoint *choose(const struct backend *be, const struct endpoint *avoid)
 {
     struct endpoint *a, *b;
 
-    if (be->n_set == 0) {
-        a = NULL;
-    } else if (be->n_set == 1) {
-        a = be->set[0]->state == ENDPOINT_READY ? be->set[0] : NULL;
-    } else {
-        a = random_ready(be, NULL);
-        b = a == NULL ? NULL : random_ready(be, a);
-        if (b != NULL && endpoint_load(b) < endpoint_load(a))
-            a = b;
-    }
-    if (a != NULL)
+    if (be->n_set == 0)
+        return NULL;
+    if (be->n_set == 1)
+        return be->set[0]->state == ENDPOINT_READY ? be->set[0] : NULL;
+    a = random_ready(be, avoid, NULL);
+    if (a == NULL)
+        return avoid != NULL ? random_ready(be, NULL, NULL) : NULL;
+    b = random_ready(be, avoid, a);
+    return b != NULL && endpoint_load(b) < endpoint_load(a) ? b : a;
+}
+
+struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid)
+{
+    struct endpoint *ep = choose(be, avoid);
+
+    if (ep != NULL)
         be->unready_since_ms = 0;
     else if (be->unready_since_ms == 0)
         be->unready_since_ms = clock_now_ms();
-    return a;
+    return ep;
 }
 
 bool backend_has_ready(const struct backend *be)

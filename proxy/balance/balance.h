@@ -169,8 +169,9 @@ struct backend_spec {
 MUST_USE err_t backend_get(struct balance *b, const struct backend_spec *spec, struct backend **out);
 void backend_unref(struct backend **be);
 
-/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. */
-struct endpoint *backend_pick(struct backend *be);
+/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. `avoid` (only compared; may be NULL) is taken
+ * only if no other is ready: where an attempt has just failed. */
+struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid);
 bool backend_has_ready(const struct backend *be);
 /* Nothing was ready for longer than the failfast timeout: refuse at once. */
 bool backend_is_failfast(struct backend *be);

@@ -175,6 +175,7 @@ static bool ask(struct exchange *x, const struct attempt_failure *f)
 
 static void remember(struct exchange *x, const struct attempt_failure *f)
 {
+    x->avoid = x->endpoint;
     x->fail_code = f->code;
     x->fail_delivered = f->delivered;
     if (!slice_to_cstr(slice(f->details.p, f->details.n < 159 ? f->details.n : 159), x->fail_details,
@@ -197,6 +198,7 @@ enum next again_or_answer(struct exchange *x, const struct attempt_failure *f)
 
 void again_ask_held(struct exchange *x, const struct attempt_failure *f)
 {
+    x->avoid = x->endpoint;
     x->fail_code = CODE_STREAM_RESET;
     x->fail_delivered = f->delivered;
     if (x->front->direction == DIRECTION_OUTBOUND && ask(x, f))

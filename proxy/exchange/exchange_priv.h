@@ -72,6 +72,7 @@ struct exchange {
     const struct wire_weighted *share;
     struct backend *parent, *backend; /* in dest */
     struct endpoint *endpoint;    /* a reference */
+    const struct endpoint *avoid; /* where the last attempt failed; compared, never followed */
     bool is_tunnel_wanted, is_tunnel;
     bool has_orig_proto;   /* inbound: the request came as HTTP/1 in HTTP/2 */
     enum http_version orig_version;

@@ -463,8 +463,14 @@ void relay_drop_back(struct exchange *x, enum stream_error why)
 
     x->bs = NULL;
     x->back = NULL;
-    if (x->is_begun)
+    if (x->is_begun) {
+        uint64_t took = clock_now_us() - x->sent_us;
+
+        /* No answer is no proof of speed: it counts only where it is worse than what is known. */
+        if (x->status == 0 && (double)took > x->endpoint->rtt_us)
+            endpoint_sample(x->endpoint, took);
         endpoint_end(x->endpoint);
+    }
     x->is_begun = false;
     if (bs != NULL) {
         if (x->resp_ended || x->held_ended)

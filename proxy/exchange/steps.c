@@ -256,7 +256,7 @@ enum next step_balance(struct exchange *x)
         exchange_answer(x, CODE_BACKEND_MISSING, DELIVERED_NO, slice_str(text));
         return END;
     }
-    ep = backend_pick(x->backend);
+    ep = backend_pick(x->backend, x->avoid);
     /* A single address has no alternative: it is tried even while it backs off. */
     if (ep == NULL && x->backend->is_single && x->backend->n_set > 0)
         ep = x->backend->set[0];

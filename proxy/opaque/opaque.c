@@ -150,7 +150,7 @@ static void on_limit(void *arg)
 
 static void opaque_pick(struct opaque *o)
 {
-    struct endpoint *ep = o->conf.backend != NULL ? backend_pick(o->conf.backend) : o->conf.endpoint;
+    struct endpoint *ep = o->conf.backend != NULL ? backend_pick(o->conf.backend, NULL) : o->conf.endpoint;
 
     /* A single address has no alternative: it is tried even while it backs off. */
     if (ep == NULL && o->conf.backend->is_single && o->conf.backend->n_set > 0)
