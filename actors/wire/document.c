@@ -119,6 +119,8 @@ static err_t put_field(struct buf *out, const struct line *f)
         TRY(buf_printf(out, "%s %lu", f->type, f->max));
     else
         TRY(buf_printf(out, "%s", f->type));
+    if (f->doc[0] == '\0' && strcmp(f->name, "id") == 0)
+        return buf_printf(out, " | number of the request; its answer has the same |\n");
     return buf_printf(out, " | %s |\n", f->doc);
 }
 
