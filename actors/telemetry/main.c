@@ -31,6 +31,7 @@
 #define TICK_MS      1000u
 #define USAGE_TICKS  5u /* /proc is read every so many ticks */
 #define FILES_MAX    256u
+#define LAST_MS      150u /* for the last numbers to leave the process */
 
 struct telemetry {
     struct actor *actor;
@@ -42,7 +43,7 @@ struct telemetry {
     struct admin *admin;
     struct metrics_own own;
     struct metrics_source source;
-    struct timer tick;
+    struct timer tick, drained;
     unsigned ticks;
 };
 
@@ -184,6 +185,11 @@ static err_t open_mailbox(struct telemetry *t)
                         &t->in);
 }
 
+static void on_drained(void *arg)
+{
+    actor_drained(arg);
+}
+
 static err_t start(struct actor *a)
 {
     struct telemetry *t = calloc(1, sizeof(*t));
@@ -202,6 +208,7 @@ static err_t start(struct actor *a)
     TRY(make_feed(t));
     TRY(make_admin(t));
     TRY(open_mailbox(t));
+    timer_init(&t->drained, a->base, on_drained, a);
     timer_init(&t->tick, a->base, on_tick, t);
     timer_every(&t->tick, TICK_MS);
     return OK;
@@ -230,9 +237,8 @@ static void drain(struct actor *a, uint64_t ms)
 {
     struct telemetry *t = a->state;
 
-    (void)ms;
     feed_tick(t->feed); /* the last numbers of the pod's life */
-    actor_drained(a);
+    timer_once(&t->drained, ms < LAST_MS ? ms : LAST_MS);
 }
 
 static void stop(struct actor *a)
@@ -242,6 +248,7 @@ static void stop(struct actor *a)
     if (t == NULL)
         return;
     timer_stop(&t->tick);
+    timer_stop(&t->drained);
     log_info("telemetry ends", "messages=%" PRIu64 " refused=%" PRIu64, t->desk.accepted,
              wire_desk_refused(&t->desk));
     mailbox_close(&t->in);
