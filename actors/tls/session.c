@@ -182,7 +182,7 @@ static SSL_CTX *make_side(struct tls_context *c, const struct credential *cred, 
     bool has_groups = false;
 
     for (size_t i = 0; ok && !has_groups && i < sizeof(group_lists) / sizeof(group_lists[0]); i++) {
-        has_groups = SSL_CTX_set1_groups_list(ctx, group_lists[i]) == 1;
+        has_groups = SSL_CTX_set1_groups_list(ctx, (uintptr_t)group_lists[i]) == 1;
         if (has_groups)
             c->groups = group_lists[i];
     }
@@ -268,8 +268,9 @@ static bool set_up(struct session *s, const struct session_conf *conf)
         return true;
     }
     SSL_set_connect_state(s->ssl);
-    /* ALPN's setter returns 0 for success. */
-    return SSL_set_tlsext_host_name(s->ssl, conf->server_name) == 1 &&
+    /* ALPN's setter returns 0 for success. The uintptr_t: this macro of OpenSSL casts const away, which is
+     * refused here, and means no harm. */
+    return SSL_set_tlsext_host_name(s->ssl, (uintptr_t)conf->server_name) == 1 &&
            (!conf->transport_alpn ||
             SSL_set_alpn_protos(s->ssl, (const unsigned char *)ALPN, sizeof(ALPN) - 1) == 0);
 }
