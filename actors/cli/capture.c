@@ -98,7 +98,9 @@ static enum capture_result capture_connected(int fd, const struct sockaddr *to, 
     }
     if (error == ECONNREFUSED)
         return CAPTURE_REFUSED;
-    if (error == ETIMEDOUT)
+    if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH ||
+        error == EACCES ||
+        error == EPERM) /* it went to the dead end, or to the shores of the namespace */
         return CAPTURE_SILENT;
     if (error != 0) {
         errno = error;
@@ -108,8 +110,9 @@ static enum capture_result capture_connected(int fd, const struct sockaddr *to, 
     return capture_listen(fd, end);
 }
 
-/* Inbound the proxy knows the probe by its source port (a program of the pod may listen on 20001 itself).
- * Ending with a reset leaves no TIME_WAIT behind that would stand in the next probe's way. */
+/* Inbound the proxy knows the probe by its source port (a program of the pod may listen on
+ * 20001 itself). Ending with a reset leaves no TIME_WAIT behind that would stand in the next
+ * probe's way. */
 static bool capture_bind(int fd, int family)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(CAPTURE_PORT)};

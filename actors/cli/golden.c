@@ -117,8 +117,8 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
 static const char golden_sql[] =
     "select "
     "namespace,service,direction,start_ms,requests,successes,failures,retries,mtls_requests,"
-    "mesh_errors,connections,latency from mesh_golden where width_s=10 and start_ms>=%" PRId64
-    "%s%s order by namespace,service";
+    "mesh_errors,connections,latency from mesh_golden where width_s=10 and namespace<>'' and "
+    "start_ms>=%" PRId64 "%s%s order by namespace,service";
 
 static json_t *golden_ratio(uint64_t part, uint64_t whole)
 {
@@ -132,16 +132,15 @@ static json_t *golden_ms(const uint64_t counts[GOLDEN_BUCKETS], double q)
     return ms < 0 ? json_null() : json_real(ms);
 }
 
-static json_t *golden_row(const struct golden *g, int64_t now_ms, uint64_t window_ms)
+static json_t *golden_row(const struct golden *g, int64_t now_ms)
 {
     const struct golden_side *s = &g->side[0];
     int64_t span;
 
     if (s->requests == 0 && s->connections == 0 && g->side[1].first_ms != 0)
         s = &g->side[1];
-    span = now_ms - s->first_ms;
-    if (span > (int64_t)window_ms)
-        span = (int64_t)window_ms;
+    span = now_ms -
+           s->first_ms; /* whole spans were counted, so it may be a little over the window */
     if (span < 1000)
         span = 1000;
     return json_pack(
@@ -181,7 +180,7 @@ err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t
     e = store_query_readonly(&q, &truncated, said);
     if (e == OK)
         for (size_t i = 0; i < set.n; i++)
-            sheet_add(out, golden_row(&set.at[i], now_ms, window_ms));
+            sheet_add(out, golden_row(&set.at[i], now_ms));
     else
         (void)trouble_set(why, e, "%s", said[0] != '\0' ? said : e->text);
     free(set.at);

@@ -1,9 +1,12 @@
 /* The golden signals of services over a span of time, merged from the 10 s rollups
  * (mesh_golden).
  *
- * What the callers saw counts: the outbound rows, retries already taken into account. A service
- * that only unmeshed clients call has inbound rows alone; those are taken then. Quantiles come
- * from the summed histogram: linear within a bucket, so as exact as the bucket is wide.
+ * What the callers saw counts: the outbound rows. Every attempt is a request there, so a
+ * service that fails now and then shows its own success rate, and who calls it (with retries) a
+ * better one. A service that only unmeshed clients call has inbound rows alone; those are taken
+ * then. Addresses that are no service (the TCP connections between pods) are left out; `weft
+ * edges` has them. Quantiles come from the summed histogram: linear within a bucket, so as
+ * exact as the bucket is wide.
  */
 #ifndef CLI_GOLDEN_H
 #define CLI_GOLDEN_H

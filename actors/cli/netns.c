@@ -151,9 +151,10 @@ static err_t netns_script_inside(const struct plan *p, uint32_t n, bool ipv6, st
     return OK;
 }
 
-/* What leaves the mesh is refused at once rather than lost: a program that looks up a name at a server
- * out there must not wait for its timeout. Runs behind the redirect, which has turned round what it takes
- * (the packet's destination is a loopback address then, its interface still eth0). */
+/* What leaves the mesh is refused at once rather than lost: a program that looks up a name at a
+ * server out there must not wait for its timeout. Runs behind the redirect, which has turned
+ * round what it takes (the packet's destination is a loopback address then, its interface still
+ * eth0). */
 static err_t netns_fence_inside(const struct plan *p, const char *netns, struct trouble *why)
 {
     const char *nft[] = {"ip", "netns", "exec", netns, "nft", "-f", "-", NULL};
@@ -177,6 +178,36 @@ static err_t netns_fence_inside(const struct plan *p, const char *netns, struct 
                    "    }\n"
                    "}\n",
                    v4, p->prefix, v6);
+    if (e == OK)
+        e = tool_run(nft, buf_slice(&s), NULL, why);
+    buf_done(&s);
+    return e;
+}
+
+/* What leaves the mesh's network is refused at once instead of vanishing at the bridge: a
+ * program that asks for a name which is not in /etc/hosts must not wait ten seconds for a name
+ * server it cannot reach. What the redirect has caught goes to a loopback address by now (nat
+ * is before filter). */
+static err_t netns_shores(const struct plan *p, const char *netns, struct trouble *why)
+{
+    const char *nft[] = {"ip", "netns", "exec", netns, "nft", "-f", "-", NULL};
+    char v4[PLAN_ADDRESS_TEXT], v6[PLAN_ADDRESS_TEXT];
+    struct buf s;
+    err_t e;
+
+    plan_net(p, v4);
+    plan_net6(p, v6);
+    buf_init(&s, 0);
+    e = buf_printf(&s,
+                   "table inet weft_shores {\n"
+                   "    chain output {\n"
+                   "        type filter hook output priority 0; policy accept;\n"
+                   "        ip daddr { 127.0.0.0/8, %s, 224.0.0.0/4, 255.255.255.255 } accept\n"
+                   "        ip6 daddr { ::1, %s, fe80::/10, ff00::/8 } accept\n"
+                   "        meta l4proto { tcp, udp } reject with icmpx type admin-prohibited\n"
+                   "    }\n"
+                   "}\n",
+                   v4, v6);
     if (e == OK)
         e = tool_run(nft, buf_slice(&s), NULL, why);
     buf_done(&s);
@@ -219,8 +250,8 @@ err_t netns_del(const char *netns, struct trouble *why)
     netns_path(netns, path);
     if (!files_exists(path))
         return OK;
-    /* A namespace's end takes its veth along, but some time later; this way it is gone on return. That
-     * there is none (a crash half-way) is fine. */
+    /* A namespace's end takes its veth along, but some time later; this way it is gone on
+     * return. That there is none (a crash half-way) is fine. */
     if (tool_run(veth, slice(NULL, 0), NULL, &unused) != OK && !files_exists(path))
         return OK;
     if (tool_run(del, slice(NULL, 0), NULL, why) == OK || !files_exists(path))

@@ -8,6 +8,7 @@ BOOKS = ["Flatland", "Walden", "Kim", "Emma"]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 16384  # head and body in one segment
 
     def do_GET(self):
         good = random.random() >= 0.04

@@ -16,6 +16,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3"  # one that every user may execute, wherever this one was started from
 SERVICES = ["web", "books", "prices", "ledger"]
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
@@ -75,7 +76,7 @@ class Demo:
         command = [self.weft, "run", "--as", service, "--replica", replica]
         for port in ports:
             command += ["--port", port]
-        command += ["--user", "nobody", "--", sys.executable, "-u", *argv]
+        command += ["--user", "nobody", "--", PYTHON, "-u", *argv]
         process = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=log, cwd="/", preexec_fn=die_with_parent,
                                    start_new_session=True)
@@ -178,7 +179,7 @@ class Demo:
             time.sleep(min(1.0, max(0.0, end - time.monotonic())))
 
     def final(self):
-        window = min(3600, int(self.args.seconds or 60) + 15)
+        window = max(5, min(3600, int(self.args.seconds or 60)))
         weights = {}
         for row in (self.ask("check") or {}).get("processes", []):
             weights.setdefault(row["pod"], {})[row["process"]] = row["pss_kib"]

@@ -10,6 +10,7 @@ DELAY = float(sys.argv[1] if len(sys.argv) > 1 else 2) / 1000
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 16384  # head and body in one segment
 
     def do_GET(self):
         time.sleep(DELAY * random.uniform(0.5, 1.5))

@@ -72,6 +72,7 @@ ledger = Ledger()
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 16384  # head and body in one segment
 
     def answer(self, status, value):
         body = json.dumps(value).encode() + b"\n"
