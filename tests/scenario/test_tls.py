@@ -270,7 +270,7 @@ def test_kill_9_while_the_first_answer_is_under_way(rig):
     """The token was used, the answer was lost with the process, the token file is gone: the successor asks again
     with the same key."""
     rig.control()
-    pod = rig.pod("web", has_token=True)
+    pod = rig.pod("web", is_secret=False)
     lost = []
 
     def swallow(f):
@@ -279,7 +279,6 @@ def test_kill_9_while_the_first_answer_is_under_way(rig):
 
     pod.tls.kill()
     pod.link.fault = swallow
-    pod.vault_was_empty = True
     os.ftruncate(pod.vault, 0)  # as it was before anything was issued
     with open(os.open(pod.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
         f.write(rig.authority.token(pod.who))

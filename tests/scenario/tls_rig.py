@@ -1,6 +1,7 @@
 """weft-tls and weft-authority with everything around them played by the test: the link, the broker, the proxy
 (weft-tls-probe: the proxy's own conn, handshake and record rooms) and foreign peers (OpenSSL, GnuTLS)."""
 import contextlib
+import ctypes
 import os
 import queue
 import random
@@ -230,15 +231,24 @@ class Link:
         self.context.destroy(0)
 
 
+def make_vault(is_secret):
+    """Memory as the supervisor makes it: memfd_secret where the kernel has it."""
+    fd = ctypes.CDLL(None).syscall(447, os.O_CLOEXEC) if is_secret else -1
+    if fd < 0:
+        fd = os.memfd_create("vault")
+    os.ftruncate(fd, 64 * 1024)
+    os.set_inheritable(fd, True)
+    return fd
+
+
 class Pod:
     """weft-tls with a vault that the test holds, as the supervisor does."""
 
-    def __init__(self, folder, account, authority, has_token=True, **settings):
+    def __init__(self, folder, account, authority, has_token=True, is_secret=True, **settings):
         self.who, self.authority = identity(account), authority
         self.run = "%s/p-%s" % (folder, account)
         os.makedirs(self.run, mode=0o700)
-        self.vault = os.memfd_create("vault")
-        os.set_inheritable(self.vault, True)
+        self.vault = make_vault(is_secret)
         self.token_file = self.run + "/token"
         with open(self.run + "/anchors.pem", "wb") as f:
             f.write(authority.anchors())
