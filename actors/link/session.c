@@ -311,7 +311,7 @@ static void saw_revision(struct link *l, uint64_t revision)
 
 static void note_clock(struct link *l, int64_t broker_ms)
 {
-    l->skew_ms = (int64_t)clock_wall_ms() - broker_ms;
+    l->skew_ms = (int64_t)clock_wall_ms() - (broker_ms > 0 ? broker_ms : 0);
     if (l->skew_ms > SKEW_MS || l->skew_ms < -SKEW_MS) {
         log_warn("clock differs from the broker's", "ms=%" PRId64, l->skew_ms);
         actor_note(l->actor, "clock_skew_ms", "%" PRId64, l->skew_ms);

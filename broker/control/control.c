@@ -50,7 +50,7 @@ void control_event(struct control *c, const char *kind, const char *object, cons
 void control_send(struct control *c, struct mailbox *m, slice_t to, enum wire_code code,
                   const void *body)
 {
-    err_t e = wire_send(m, to, code, body);
+    err_t e = m != NULL ? wire_send(m, to, code, body) : ERR_OF(PEER_GONE);
     if (e == OK)
         return;
     c->count.unsent++;

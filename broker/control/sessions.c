@@ -325,6 +325,7 @@ void sessions_heard(struct control *c, struct session *s)
 void sessions_note_clock(struct control *c, struct session *s, int64_t wall_ms)
 {
     int64_t now = (int64_t)clock_wall_ms();
+    wall_ms = wall_ms > 0 ? wall_ms : 0; /* from a peer: the difference must not overflow */
     int64_t skew = wall_ms > now ? (wall_ms - now > INT32_MAX ? INT32_MAX : wall_ms - now)
                                  : (now - wall_ms > INT32_MAX ? -INT32_MAX : wall_ms - now);
     bool was_off = s->skew_ms > SKEW_EVENT_MS || s->skew_ms < -SKEW_EVENT_MS;
