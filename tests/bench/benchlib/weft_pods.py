@@ -6,7 +6,7 @@ import time
 
 from . import procs
 
-BROKER = "10.215.0.1"
+BROKER = "10.217.0.1"
 POD_UID = 2102
 
 
@@ -51,7 +51,7 @@ def _ready(port, seconds=20):
 def start(pair):
     for d in ("run", "state"):
         os.makedirs(os.path.join(pair.dir, d), exist_ok=True)
-    pair.weft("up", "--bridge", "weftbench0", "--net", "10.215.0.0/16", state=True)
+    pair.weft("up", "--bridge", "weftbench0", "--net", "10.217.0.0/16", state=True)
     pair.is_up = True
     lines = pair.weft("token", "--as", "default/anchors", "--anchors").splitlines()
     key, anchors = lines[1], "\n".join(lines[2:]) + "\n"

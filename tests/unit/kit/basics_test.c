@@ -326,7 +326,8 @@ static void test_list(void **state)
     unsigned n = 0;
 
     (void)state;
-    list_init(&a), list_init(&b);
+    list_init(&a);
+    list_init(&b);
     list_push(&l, &a);
     list_push_front(&l, &b);
     LIST_EACH_SAFE (it, &l) {
