@@ -1,4 +1,4 @@
-/* Names, statuses and texts of refusals; reason phrases. */
+/* Codes and texts of refusals, the head of an answer to one; reason phrases. */
 #include "proxy/http/refusal.h"
 
 #include "kit/err.h"
@@ -6,19 +6,26 @@
 #include <stdio.h>
 
 static const struct {
-    const char *name, *text;
-    uint16_t status;
+    enum code code;
+    const char *text;
 } refusals[REFUSALS] = {
-    [REFUSED_NOTHING] = {"", "", 0},
-#define REFUSAL(name, status, text) [REFUSED_##name] = {#name, text, status},
+    [REFUSED_NOTHING] = {CODE_NONE, ""},
+#define REFUSAL(fault, code, text) [REFUSED_##fault] = {CODE_##code, text},
 #include "proxy/http/tbl/refusals.h"
 #undef REFUSAL
 };
 
-const char *refusal_name(enum refusal r)
+const struct code_info *refusal_code(enum refusal r, bool is_answer)
 {
+    enum code code;
+
     BUG_ON((unsigned)r >= REFUSALS);
-    return refusals[r].name;
+    code = refusals[r].code;
+    if (is_answer && code == CODE_HEAD_TOO_BIG)
+        code = CODE_RESPONSE_HEAD_BIG;
+    else if (is_answer && code != CODE_MEMORY)
+        code = CODE_BAD_RESPONSE;
+    return code_info(code);
 }
 
 const char *refusal_text(enum refusal r)
@@ -27,22 +34,23 @@ const char *refusal_text(enum refusal r)
     return refusals[r].text;
 }
 
-uint16_t refusal_status(enum refusal r)
+err_t refusal_fill(enum refusal r, struct arena *a, struct head *h)
 {
-    BUG_ON((unsigned)r >= REFUSALS);
-    return refusals[r].status;
-}
+    const struct code_info *info = refusal_code(r, false);
+    char text[256], status[384];
+    slice_t sentence, value;
 
-slice_t refusal_proxy_status(enum refusal r, char *dst, size_t cap)
-{
-    const char *error = r == REFUSED_BAD_REQUEST_TIMEOUT ? "http_request_error"
-                        : refusal_status(r) == 503       ? "proxy_internal_error"
-                                                         : "http_protocol_error";
-    int n = snprintf(dst, cap, "weft; error=%s; details=\"%s: %s\"", error, refusal_name(r),
-                     refusal_text(r));
-
-    BUG_ON(n < 0 || (size_t)n >= cap);
-    return slice(dst, (size_t)n);
+    (void)snprintf(text, sizeof(text), "%s %s: %s", info->id, info->name, refusal_text(r));
+    (void)snprintf(status, sizeof(status), "weft; error=%s; details=\"%s\"", info->proxy_status, text);
+    sentence = arena_copy(a, slice_str(text));
+    value = arena_copy(a, slice_str(status));
+    if (sentence.p == NULL || value.p == NULL)
+        return ERR_OF(NOMEM);
+    h->status = info->http;
+    h->content_length = 0;
+    TRY(head_add(h, a, SLICE_LIT("proxy-status"), value));
+    TRY(head_add(h, a, SLICE_LIT("weft-code"), slice_str(info->id)));
+    return head_add(h, a, SLICE_LIT("l5d-proxy-error"), sentence);
 }
 
 slice_t http_reason(uint16_t status)

@@ -2,7 +2,9 @@
 #ifndef PROXY_HTTP_REFUSAL_H
 #define PROXY_HTTP_REFUSAL_H
 
-#include "kit/slice.h"
+#include "kit/arena.h"
+#include "model/code.h"
+#include "proxy/http/head.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -15,12 +17,13 @@ enum refusal {
     REFUSALS
 };
 
-const char *refusal_name(enum refusal r); /* the stable code */
-const char *refusal_text(enum refusal r);
-uint16_t refusal_status(enum refusal r);
+/* The entry of model/tbl/codes.h that goes with it, for requests and for answers. */
+const struct code_info *refusal_code(enum refusal r, bool is_answer);
+const char *refusal_text(enum refusal r); /* the clause of the table */
 
-/* The value of a Proxy-Status field for it (RFC 9209), written to dst (cap >= 256 is enough). */
-slice_t refusal_proxy_status(enum refusal r, char *dst, size_t cap);
+/* Adds what a refused client is told to an answer's head (Proxy-Status, weft-code, l5d-proxy-error, like
+ * proxy/answer does) and sets its status and content_length 0. NOMEM. */
+MUST_USE err_t refusal_fill(enum refusal r, struct arena *a, struct head *h);
 
 /* The standard reason phrase, or "" for a status without one. */
 slice_t http_reason(uint16_t status);

@@ -44,7 +44,7 @@ struct stream_failure {
     bool any_sent;        /* back: a byte of the request may have been written to the socket */
     bool any_received;    /* back: a byte of the response was seen */
     bool was_idle_conn;   /* back: it was lent an already used connection (the idle race) */
-    const char *code;     /* STREAM_MALFORMED: the name of what was wrong (tbl/refusals.h); else NULL */
+    const char *code;     /* STREAM_MALFORMED: name of the code (model/code.h); `text` names the fault; else NULL */
 };
 
 struct stream_ops {

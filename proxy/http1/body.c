@@ -120,12 +120,12 @@ static enum body_got chunk_size(struct body *b, slice_t *in, enum refusal *why)
         /* Refuse early what can only become bad. */
         if (in->n > SIZE_DIGITS_MAX + EXT_CHUNK_MAX + 2 ||
             (in->n > 0 && hex_digit(in->p[0]) < 0))
-            return broken(b, REFUSED_BAD_REQUEST_CHUNK, why);
+            return broken(b, REFUSED_CHUNK, why);
         return BODY_MORE;
     }
     len = (size_t)(lf - in->p) + 1;
     if (len < 3 || lf[-1] != '\r' || !read_size(b, slice(in->p, len - 2), &size))
-        return broken(b, REFUSED_BAD_REQUEST_CHUNK, why);
+        return broken(b, REFUSED_CHUNK, why);
     *in = slice_skip(*in, len);
     b->left = size;
     b->framing = size > 0 ? BODY_CHUNK_DATA : BODY_TRAILERS;
@@ -135,7 +135,7 @@ static enum body_got chunk_size(struct body *b, slice_t *in, enum refusal *why)
 static enum body_got chunk_end(struct body *b, slice_t *in, enum refusal *why)
 {
     if ((in->n > 0 && in->p[0] != '\r') || (in->n > 1 && in->p[1] != '\n'))
-        return broken(b, REFUSED_BAD_REQUEST_CHUNK, why);
+        return broken(b, REFUSED_CHUNK, why);
     if (in->n < 2)
         return BODY_MORE;
     *in = slice_skip(*in, 2);
@@ -154,7 +154,7 @@ static enum body_got trailers(struct body *b, slice_t *in, const struct http_lim
     case STEP_LATER:
         return BODY_MORE;
     case STEP_FAILED:
-        return broken(b, *why == REFUSED_BAD_REQUEST_LINE_END ? REFUSED_BAD_REQUEST_TRAILER : *why,
+        return broken(b, *why == REFUSED_LINE_END ? REFUSED_TRAILER : *why,
                       why);
     }
     *out = slice(in->p, n);
@@ -173,7 +173,7 @@ enum body_got body_read(struct body *b, slice_t *in, const struct http_limits *l
         case BODY_NONE:
             return BODY_END;
         case BODY_BROKEN:
-            *why = REFUSED_BAD_REQUEST_CHUNK;
+            *why = REFUSED_CHUNK;
             return BODY_BAD;
         case BODY_RAW:
         case BODY_UNTIL_CLOSE:

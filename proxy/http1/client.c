@@ -113,7 +113,7 @@ static void answer_is_bad(struct h1_client *cl, enum refusal why)
 {
     http_back_set_retired(&cl->b);
     stream_fail(cl, why == REFUSED_NO_MEMORY ? STREAM_INTERNAL : STREAM_MALFORMED,
-                refusal_name(why), refusal_text(why));
+                refusal_code(why, true)->name, refusal_text(why));
     conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
 }
 
@@ -127,7 +127,7 @@ static enum refusal start_content(struct h1_client *cl, struct head *h)
     cl->answer = CONTENT;
     cl->may_reuse = h->is_keep_alive && cl->may_reuse;
     if (h->status == 204 && (h->is_chunked || h->content_length > 0))
-        return REFUSED_BAD_REQUEST_FRAMING;
+        return REFUSED_FRAMING;
     if (is_empty)
         body_start_none(&cl->in);
     else if (h->is_chunked)
@@ -168,16 +168,16 @@ static enum refusal take_head(struct h1_client *cl, struct head *h, bool *is_end
     *is_end = false;
     if (h->status == 101) {
         if (!cl->wants_upgrade || h->upgrade.n == 0)
-            return REFUSED_BAD_RESPONSE_INTERIM;
+            return REFUSED_INTERIM;
         start_tunnel(cl, h);
         return REFUSED_NOTHING;
     }
     if (h->status < 200) {
         /* RFC 9110 15.2: no content, whatever the fields say; but who states some is lying. */
         if (++cl->interim > INTERIM_MAX || h->version == HTTP_1_0)
-            return REFUSED_BAD_RESPONSE_INTERIM;
+            return REFUSED_INTERIM;
         if (h->is_chunked || h->content_length > 0)
-            return REFUSED_BAD_REQUEST_FRAMING;
+            return REFUSED_FRAMING;
         return REFUSED_NOTHING;
     }
     if (cl->is_connect && h->status < 300) {
@@ -185,7 +185,7 @@ static enum refusal take_head(struct h1_client *cl, struct head *h, bool *is_end
         return REFUSED_NOTHING;
     }
     if (start_content(cl, h) != REFUSED_NOTHING)
-        return REFUSED_BAD_REQUEST_FRAMING;
+        return REFUSED_FRAMING;
     *is_end = body_is_done(&cl->in);
     if (*is_end)
         cl->answer = DONE;
@@ -306,7 +306,7 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
             bool is_early = cl->is_live && !cl->is_head_sent;
 
             if (is_early)
-                answer_is_bad(cl, REFUSED_BAD_RESPONSE_STRAY);
+                answer_is_bad(cl, REFUSED_STRAY);
             else
                 on_stray(cl);
             return bytes.n;

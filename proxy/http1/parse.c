@@ -16,12 +16,12 @@ enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_li
         const uint8_t *lf = rest > 0 ? memchr(line, '\n', rest) : NULL;
         size_t len = lf != NULL ? (size_t)(lf - line) + 1 : rest;
 
-        *why = REFUSED_BAD_REQUEST_HEAD_SIZE;
+        *why = REFUSED_HEAD_SIZE;
         if (len > H1_LINE_MAX || scan->line + len > limits->head_max)
             return STEP_FAILED;
         if (lf == NULL)
             return STEP_LATER;
-        *why = REFUSED_BAD_REQUEST_LINE_END;
+        *why = REFUSED_LINE_END;
         if (len < 2 || line[len - 2] != '\r') /* H1-12 */
             return STEP_FAILED;
         if (len > 2 && memchr(line, '\r', len - 2) != NULL) /* H1-11: a bare CR */
@@ -34,7 +34,7 @@ enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_li
             return STEP_FAILED;
         scan->line += len;
         scan->lines++;
-        *why = REFUSED_BAD_REQUEST_FIELD_COUNT;
+        *why = REFUSED_FIELD_COUNT;
         if (scan->lines > (size_t)limits->fields_max + (has_start_line ? 1 : 0))
             return STEP_FAILED;
     }
@@ -110,7 +110,7 @@ static int on_value_complete(llhttp_t *ll)
 
     r->name = r->value = slice(NULL, 0);
     if (!http_is_token(name) || !http_is_field_value(value) || is_underscore_twin(name))
-        r->refused = REFUSED_BAD_REQUEST_FIELD;
+        r->refused = REFUSED_FIELD;
     else if (head_add(r->head, r->arena, name, value) != OK)
         r->refused = REFUSED_NO_MEMORY;
     return r->refused == REFUSED_NOTHING ? 0 : HPE_USER;
@@ -157,16 +157,16 @@ static enum refusal read_fields(const struct h1_parser *p, slice_t lines, struct
         /* All of the section and nothing behind it, or llhttp saw another end than we did. */
         return llhttp_get_error_pos(&ll) + 1 >= (const char *)lines.p + lines.n
                    ? REFUSED_NOTHING
-                   : REFUSED_BAD_REQUEST_LINE_END;
+                   : REFUSED_LINE_END;
     case HPE_INVALID_CONTENT_LENGTH:
-        return REFUSED_BAD_REQUEST_LENGTH;
+        return REFUSED_LENGTH;
     case HPE_UNEXPECTED_CONTENT_LENGTH: /* a second one, or one beside Transfer-Encoding */
-        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_BAD_REQUEST_FRAMING
-                                                             : REFUSED_BAD_REQUEST_LENGTH;
+        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_FRAMING
+                                                             : REFUSED_LENGTH;
     case HPE_INVALID_TRANSFER_ENCODING:
-        return REFUSED_BAD_REQUEST_CODING;
+        return REFUSED_CODING;
     default:
-        return REFUSED_BAD_REQUEST_FIELD;
+        return REFUSED_FIELD;
     }
 }
 
@@ -178,7 +178,7 @@ static enum refusal read_length(struct head *h, slice_t v)
 
     /* One plain number of at most 19 digits; a second one, even if equal, is refused (H1-02..05). */
     if (h->content_length >= 0 || v.n == 0 || v.n > 19 || !slice_to_u64(v, &n) || n > INT64_MAX)
-        return REFUSED_BAD_REQUEST_LENGTH;
+        return REFUSED_LENGTH;
     h->content_length = (int64_t)n;
     return REFUSED_NOTHING;
 }
@@ -222,12 +222,12 @@ static enum refusal read_coding(struct head *h, slice_t v)
     }
     while (next_element(&v, &is_more, &one)) {
         if (is_chunked_last)
-            return REFUSED_BAD_REQUEST_CODING;
+            return REFUSED_CODING;
         is_chunked_last = slice_is_nocase(one, SLICE_LIT("chunked"));
         if (!is_chunked_last && !is_known_coding(one))
-            return REFUSED_BAD_REQUEST_CODING;
+            return REFUSED_CODING;
     }
-    return h->is_chunked ? REFUSED_BAD_REQUEST_CODING : REFUSED_BAD_REQUEST_CODING_UNKNOWN;
+    return h->is_chunked ? REFUSED_CODING : REFUSED_CODING_UNKNOWN;
 }
 
 struct connection_words {
@@ -303,9 +303,9 @@ static enum refusal read_meaning(struct head *h)
     if (r != REFUSED_NOTHING)
         return r;
     if (has_coding && h->content_length >= 0) /* H1-01 */
-        return REFUSED_BAD_REQUEST_FRAMING;
+        return REFUSED_FRAMING;
     if (has_coding && h->version == HTTP_1_0) /* H1-08 */
-        return REFUSED_BAD_REQUEST_FRAMING;
+        return REFUSED_FRAMING;
     h->is_keep_alive = !w.is_close && (h->version == HTTP_1_1 || w.is_keep_alive);
     h->upgrade = passable_upgrade(h, &w);
     return REFUSED_NOTHING;
@@ -318,9 +318,9 @@ static enum refusal read_version(slice_t s, enum http_version *out)
 {
     if (s.n != 8 || memcmp(s.p, "HTTP/", 5) != 0 || s.p[6] != '.' || s.p[5] < '0' || s.p[5] > '9' ||
         s.p[7] < '0' || s.p[7] > '9' || s.p[5] == '0')
-        return REFUSED_BAD_REQUEST_LINE;
+        return REFUSED_LINE;
     if (s.p[5] != '1' || s.p[7] > '1')
-        return REFUSED_BAD_REQUEST_VERSION;
+        return REFUSED_VERSION;
     *out = s.p[7] == '1' ? HTTP_1_1 : HTTP_1_0;
     return REFUSED_NOTHING;
 }
@@ -346,14 +346,14 @@ static enum refusal read_absolute_form(struct head *h, struct arena *a, slice_t 
     else if (t.n > 8 && slice_is_nocase(slice(t.p, 8), SLICE_LIT("https://")))
         h->scheme = SLICE_LIT("https");
     else
-        return REFUSED_BAD_REQUEST_TARGET;
+        return REFUSED_TARGET;
     rest = slice_skip(t, h->scheme.n + 3);
     while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
         n++;
     h->is_absolute_form = true;
     h->authority = slice(rest.p, n);
     if (!http_is_authority(h->authority))
-        return REFUSED_BAD_REQUEST_TARGET;
+        return REFUSED_TARGET;
     rest = slice_skip(rest, n);
     if (rest.n == 0) {
         h->path = slice_is_str(h->method, "OPTIONS") ? SLICE_LIT("*") : SLICE_LIT("/");
@@ -368,7 +368,7 @@ static enum refusal read_absolute_form(struct head *h, struct arena *a, slice_t 
     } else {
         h->path = rest;
     }
-    return http_is_path(h->path) ? REFUSED_NOTHING : REFUSED_BAD_REQUEST_TARGET;
+    return http_is_path(h->path) ? REFUSED_NOTHING : REFUSED_TARGET;
 }
 
 static enum refusal read_target(struct head *h, struct arena *a, slice_t t)
@@ -378,19 +378,19 @@ static enum refusal read_target(struct head *h, struct arena *a, slice_t t)
         const uint8_t *colon = memrchr(t.p, ':', t.n);
 
         if (!http_is_authority(t) || colon == NULL || memchr(colon, ']', t.n - (size_t)(colon - t.p)))
-            return REFUSED_BAD_REQUEST_CONNECT;
+            return REFUSED_CONNECT;
         h->authority = t;
         return REFUSED_NOTHING;
     }
     if (t.p[0] == '*') {
         h->path = t;
         return t.n == 1 && slice_is_str(h->method, "OPTIONS") ? REFUSED_NOTHING
-                                                              : REFUSED_BAD_REQUEST_TARGET;
+                                                              : REFUSED_TARGET;
     }
     if (t.p[0] != '/')
         return read_absolute_form(h, a, t);
     h->path = t;
-    return http_is_path(t) ? REFUSED_NOTHING : REFUSED_BAD_REQUEST_TARGET;
+    return http_is_path(t) ? REFUSED_NOTHING : REFUSED_TARGET;
 }
 
 static enum refusal read_request_line(struct head *h, struct arena *a, slice_t line)
@@ -400,19 +400,19 @@ static enum refusal read_request_line(struct head *h, struct arena *a, slice_t l
     slice_t rest;
 
     if (sp == NULL)
-        return REFUSED_BAD_REQUEST_LINE;
+        return REFUSED_LINE;
     h->method = slice(line.p, (size_t)(sp - line.p));
     if (!http_is_token(h->method))
-        return REFUSED_BAD_REQUEST_LINE;
+        return REFUSED_LINE;
     rest = slice_skip(line, h->method.n + 1);
     sp = rest.n > 0 ? memchr(rest.p, ' ', rest.n) : NULL;
     if (sp == NULL || sp == rest.p)
-        return REFUSED_BAD_REQUEST_LINE;
+        return REFUSED_LINE;
     r = read_version(slice_skip(rest, (size_t)(sp - rest.p) + 1), &h->version);
     if (r != REFUSED_NOTHING)
         return r;
     if (h->method.n > METHOD_MAX)
-        return REFUSED_BAD_REQUEST_METHOD;
+        return REFUSED_METHOD;
     h->is_connect = slice_is_str(h->method, "CONNECT");
     h->is_idempotent = is_idempotent_method(h->method);
     return read_target(h, a, slice(rest.p, (size_t)(sp - rest.p)));
@@ -433,16 +433,16 @@ static enum refusal read_host(struct head *h)
     const struct field *host = head_find(h, FIELD_HOST);
 
     if (host == NULL)
-        return h->version == HTTP_1_1 ? REFUSED_BAD_REQUEST_HOST : REFUSED_NOTHING;
+        return h->version == HTTP_1_1 ? REFUSED_HOST : REFUSED_NOTHING;
     for (const struct field *f = host + 1; f < h->fields + h->n_fields; f++)
         if (f->token == FIELD_HOST)
-            return REFUSED_BAD_REQUEST_HOST;
+            return REFUSED_HOST;
     if (host->value.n > 0 && !http_is_authority(host->value))
-        return REFUSED_BAD_REQUEST_HOST;
+        return REFUSED_HOST;
     if (h->authority.n == 0)
         h->authority = host->value;
     else if (!slice_is_nocase(bare_authority(h, h->authority), bare_authority(h, host->value)))
-        return REFUSED_BAD_REQUEST_HOST; /* H1-17, H1-18 */
+        return REFUSED_HOST; /* H1-17, H1-18 */
     return REFUSED_NOTHING;
 }
 
@@ -452,7 +452,7 @@ static enum refusal read_expect(struct head *h)
         if (h->fields[i].token != FIELD_EXPECT)
             continue;
         if (!slice_is_nocase(h->fields[i].value, SLICE_LIT("100-continue")))
-            return REFUSED_BAD_REQUEST_EXPECT;
+            return REFUSED_EXPECT;
         h->expects_continue = h->version == HTTP_1_1; /* RFC 9110 10.1.1: 1.0 is not answered */
     }
     return REFUSED_NOTHING;
@@ -485,7 +485,7 @@ enum refusal h1_parse_request(const struct h1_parser *p, slice_t bytes, struct a
     if (r != REFUSED_NOTHING)
         return r;
     if (h->is_connect && (h->version != HTTP_1_1 || h->content_length >= 0 || h->is_chunked))
-        return REFUSED_BAD_REQUEST_CONNECT; /* H1-29 */
+        return REFUSED_CONNECT; /* H1-29 */
     if (!h->is_idempotent && head_find(h, FIELD_IDEMPOTENCY_KEY) != NULL)
         h->is_idempotent = true;
     return REFUSED_NOTHING;
@@ -498,13 +498,13 @@ static enum refusal read_status_line(struct head *h, slice_t line)
     if (line.n < 12 || line.p[8] != ' ' ||
         read_version(slice(line.p, 8), &h->version) != REFUSED_NOTHING ||
         !slice_to_u64(slice(line.p + 9, 3), &status) || status < 100 || status > 999)
-        return REFUSED_BAD_RESPONSE_LINE;
+        return REFUSED_STATUS_LINE;
     h->status = (uint16_t)status;
     /* The space before an empty reason is often forgotten; without a reason nothing is ambiguous. */
     if (line.n > 12 && line.p[12] != ' ')
-        return REFUSED_BAD_RESPONSE_LINE;
+        return REFUSED_STATUS_LINE;
     h->reason = trimmed(slice_skip(line, 13));
-    return http_is_field_value(h->reason) ? REFUSED_NOTHING : REFUSED_BAD_RESPONSE_LINE;
+    return http_is_field_value(h->reason) ? REFUSED_NOTHING : REFUSED_STATUS_LINE;
 }
 
 enum refusal h1_parse_response(const struct h1_parser *p, slice_t bytes, struct arena *a,
@@ -530,7 +530,7 @@ enum refusal h1_parse_trailers(const struct h1_parser *p, slice_t bytes, struct 
     if (r == REFUSED_NO_MEMORY)
         return r;
     if (r != REFUSED_NOTHING)
-        return REFUSED_BAD_REQUEST_TRAILER;
+        return REFUSED_TRAILER;
     for (size_t i = 0; i < h->n_fields; i++)
         if ((field_flags(h->fields[i].token) & FIELD_NOT_TRAILER) != 0)
             h->fields[i].is_removed = true; /* H1-26 */

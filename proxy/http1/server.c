@@ -117,24 +117,18 @@ static void enter_idle(struct h1_server *sv)
 /* The codec's own answer. Nothing of an answer may have been sent. The conn closes. */
 static void answer_refusal(struct h1_server *sv, enum refusal why)
 {
-    char status_text[320];
     struct head h;
-    struct write_head w = {.head = &h, .framing = WRITE_LENGTH, .says_close = true};
+    struct write_head w = {
+        .head = &h, .framing = WRITE_LENGTH, .says_close = true, .version = HTTP_1_1};
 
     head_init(&h);
-    h.status = refusal_status(why);
-    h.content_length = 0;
-    w.version = HTTP_1_1;
-    if (head_add(&h, &sv->arena, SLICE_LIT("proxy-status"),
-                 refusal_proxy_status(why, status_text, sizeof(status_text))) == OK &&
-        head_add(&h, &sv->arena, SLICE_LIT("weft-code"), slice_str(refusal_name(why))) == OK &&
-        head_add(&h, &sv->arena, SLICE_LIT("l5d-proxy-error"), slice_str(refusal_text(why))) == OK) {
+    if (refusal_fill(why, &sv->arena, &h) == OK) {
         buf_consume(&sv->scratch, buf_len(&sv->scratch));
         if (h1_print_response(&w, &sv->scratch))
             write_bytes(sv, buf_slice(&sv->scratch));
         buf_consume(&sv->scratch, buf_len(&sv->scratch));
     }
-    conn_close_gently(sv->c, why == REFUSED_BAD_REQUEST_TIMEOUT ? CLOSE_HEAD_TIMEOUT
+    conn_close_gently(sv->c, why == REFUSED_TIMEOUT ? CLOSE_HEAD_TIMEOUT
                              : why == REFUSED_NO_MEMORY         ? CLOSE_LIMIT
                                                                 : CLOSE_BAD_PROTOCOL);
 }
@@ -142,7 +136,7 @@ static void answer_refusal(struct h1_server *sv, enum refusal why)
 static void refuse_head(struct h1_server *sv, enum refusal why)
 {
     if (sv->front.on_refused != NULL)
-        sv->front.on_refused(sv->front.arg, sv->c, refusal_name(why));
+        sv->front.on_refused(sv->front.arg, sv->c, refusal_code(why, false)->name);
     arena_reset(&sv->arena);
     answer_refusal(sv, why);
 }
@@ -163,7 +157,7 @@ static void refuse_body(struct h1_server *sv, enum refusal why)
 {
     bool may_answer = !sv->is_answered;
 
-    stream_fail(sv, STREAM_MALFORMED, refusal_name(why), refusal_text(why));
+    stream_fail(sv, STREAM_MALFORMED, refusal_code(why, false)->name, refusal_text(why));
     if (may_answer && sv->state == SERVER_OPEN)
         answer_refusal(sv, why);
     else
@@ -381,7 +375,7 @@ static void on_timer(void *arg)
 
     if (sv->state == SERVER_HEAD) {
         if (now >= sv->head_deadline_ms)
-            refuse_head(sv, REFUSED_BAD_REQUEST_TIMEOUT);
+            refuse_head(sv, REFUSED_TIMEOUT);
         else
             timer_once(&sv->timer, sv->head_deadline_ms - now);
     } else if (sv->state == SERVER_IDLE && now - sv->idle_since_ms + 1 >= IDLE_RELEASE_MS) {

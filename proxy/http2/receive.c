@@ -169,9 +169,9 @@ static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, co
 
     (void)name, (void)nn, (void)value, (void)vn, (void)flags;
     if (st != NULL) {
-        st->broken = REFUSED_BAD_REQUEST_FIELD;
+        st->broken = REFUSED_FIELD;
         if (st->s.is_front && !st->in.has_head && x->front.on_refused != NULL)
-            x->front.on_refused(x->front.arg, x->conn, refusal_name(st->broken));
+            x->front.on_refused(x->front.arg, x->conn, refusal_code(st->broken, false)->name);
     }
     (void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
                                     NGHTTP2_PROTOCOL_ERROR);
@@ -187,10 +187,10 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int
     (void)ng, (void)error;
     if (st == NULL || st->broken != REFUSED_NOTHING)
         return 0;
-    st->broken = frame->hd.type == NGHTTP2_HEADERS ? REFUSED_BAD_REQUEST_PSEUDO
-                                                   : REFUSED_BAD_REQUEST_BODY;
+    st->broken = frame->hd.type == NGHTTP2_HEADERS ? REFUSED_PSEUDO
+                                                   : REFUSED_BODY;
     if (st->s.is_front && !st->in.has_head && x->front.on_refused != NULL)
-        x->front.on_refused(x->front.arg, x->conn, refusal_name(st->broken));
+        x->front.on_refused(x->front.arg, x->conn, refusal_code(st->broken, false)->name);
     return 0;
 }
 
@@ -205,17 +205,11 @@ static void rst(struct h2_stream *st, uint32_t code)
 /* The codec's own answer to a request that did not become one. */
 static void answer_refusal(struct h2_stream *st, enum refusal why)
 {
-    char text[320];
     struct head h;
     struct h2_nv nv;
 
     head_init(&h);
-    h.status = refusal_status(why);
-    h.content_length = 0;
-    if (head_add(&h, &st->own, SLICE_LIT("proxy-status"),
-                 refusal_proxy_status(why, text, sizeof(text))) == OK &&
-        head_add(&h, &st->own, SLICE_LIT("weft-code"), slice_str(refusal_name(why))) == OK &&
-        head_add(&h, &st->own, SLICE_LIT("l5d-proxy-error"), slice_str(refusal_text(why))) == OK &&
+    if (refusal_fill(why, &st->own, &h) == OK &&
         h2_print_head(&h, false, &nv) &&
         nghttp2_submit_response(st->of->ng, st->id, nv.nv, nv.n, NULL) == 0) {
         st->out.has_head = st->out.is_ended = true;
@@ -228,13 +222,13 @@ static void answer_refusal(struct h2_stream *st, enum refusal why)
 /* Limits and meaning are answered; what is malformed is reset (RFC 9113 8.1.1). */
 static bool is_answered(enum refusal why)
 {
-    return refusal_status(why) != 400 || why == REFUSED_BAD_REQUEST_HOST;
+    return refusal_code(why, false)->http != 400 || why == REFUSED_HOST;
 }
 
 static int refuse_request(struct h2_session *x, struct h2_stream *st, enum refusal why)
 {
     if (x->front.on_refused != NULL)
-        x->front.on_refused(x->front.arg, x->conn, refusal_name(why));
+        x->front.on_refused(x->front.arg, x->conn, refusal_code(why, false)->name);
     st->broken = why;
     st->in.head = NULL;
     st->in.has_head = true;
@@ -242,7 +236,7 @@ static int refuse_request(struct h2_session *x, struct h2_stream *st, enum refus
         answer_refusal(st, why);
     else
         rst(st, NGHTTP2_PROTOCOL_ERROR);
-    if (refusal_status(why) == 431)
+    if (refusal_code(why, false)->http == 431)
         return on_verdict(x, flood_spend(&x->flood, FLOOD_HUGE_HEAD, clock_now_ms()));
     return 0;
 }
@@ -280,7 +274,7 @@ static void break_stream(struct h2_stream *st, enum refusal why)
     st->broken = why;
     rst(st, NGHTTP2_PROTOCOL_ERROR);
     h2_stream_fail(st, why == REFUSED_NO_MEMORY ? STREAM_INTERNAL : STREAM_MALFORMED, 0,
-                   refusal_name(why), refusal_text(why));
+                   refusal_code(why, !st->s.is_front)->name, refusal_text(why));
 }
 
 static int response_complete(struct h2_stream *st, bool is_end)

@@ -220,12 +220,12 @@ void h2_stream_on_close(struct h2_stream *st, uint32_t http2_error)
         h2_stream_fail(st, meaning_of(st->reset_code), st->reset_code, NULL,
                        "the peer reset the stream");
     else if (st->broken != REFUSED_NOTHING)
-        h2_stream_fail(st, STREAM_MALFORMED, http2_error, refusal_name(st->broken),
-                       refusal_text(st->broken));
+        h2_stream_fail(st, STREAM_MALFORMED, http2_error,
+                       refusal_code(st->broken, !st->s.is_front)->name, refusal_text(st->broken));
     else if (http2_error == NGHTTP2_REFUSED_STREAM)
         h2_stream_fail(st, STREAM_REFUSED, http2_error, NULL, "the peer goes away (GOAWAY)");
     else /* the library refused something, e.g. content that is not as long as was said */
-        h2_stream_fail(st, STREAM_MALFORMED, http2_error, refusal_name(REFUSED_BAD_REQUEST_BODY),
+        h2_stream_fail(st, STREAM_MALFORMED, http2_error, refusal_code(REFUSED_BODY, !st->s.is_front)->name,
                        "content or trailers are not as the head said");
 }
 

@@ -13,7 +13,7 @@
 static enum refusal copy_to(struct h2_stream *st, slice_t from, slice_t *to)
 {
     if (to->p != NULL && to->n > 0)
-        return REFUSED_BAD_REQUEST_PSEUDO; /* twice; the library refuses it too */
+        return REFUSED_PSEUDO; /* twice; the library refuses it too */
     *to = arena_copy(st->s.arena, from);
     return to->p != NULL ? REFUSED_NOTHING : REFUSED_NO_MEMORY;
 }
@@ -38,7 +38,7 @@ static enum refusal take_pseudo(struct h2_stream *st, slice_t name, slice_t valu
         h->status = (uint16_t)status;
         return REFUSED_NOTHING;
     }
-    return REFUSED_BAD_REQUEST_PSEUDO;
+    return REFUSED_PSEUDO;
 }
 
 static enum refusal take_meaning(struct h2_stream *st, const struct field *f)
@@ -50,12 +50,12 @@ static enum refusal take_meaning(struct h2_stream *st, const struct field *f)
     switch (f->token) {
     case FIELD_CONTENT_LENGTH:
         if (v.n > 19 || !slice_to_u64(v, &n) || n > INT64_MAX)
-            return REFUSED_BAD_REQUEST_LENGTH;
+            return REFUSED_LENGTH;
         h->content_length = (int64_t)n;
         break;
     case FIELD_HOST:
         if (st->in.host.p != NULL && !slice_is(st->in.host, v))
-            return REFUSED_BAD_REQUEST_HOST;
+            return REFUSED_HOST;
         st->in.host = v;
         break;
     case FIELD_TE:
@@ -63,7 +63,7 @@ static enum refusal take_meaning(struct h2_stream *st, const struct field *f)
         break;
     case FIELD_EXPECT:
         if (!slice_is_nocase(v, SLICE_LIT("100-continue")))
-            return REFUSED_BAD_REQUEST_EXPECT;
+            return REFUSED_EXPECT;
         h->expects_continue = true;
         break;
     case FIELD_CONTENT_TYPE:
@@ -86,11 +86,11 @@ enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value)
 
     st->in.bytes += name.n + value.n + FIELD_OVERHEAD;
     if (st->in.bytes > limits->head_max)
-        return REFUSED_BAD_REQUEST_HEAD_SIZE;
+        return REFUSED_HEAD_SIZE;
     if (name.n > 0 && name.p[0] == ':')
         return take_pseudo(st, name, value);
     if (h->n_fields >= limits->fields_max)
-        return REFUSED_BAD_REQUEST_FIELD_COUNT;
+        return REFUSED_FIELD_COUNT;
     n = arena_copy(st->s.arena, name);
     v = arena_copy(st->s.arena, value);
     if (n.p == NULL || v.p == NULL || head_add(h, st->s.arena, n, v) != OK)
@@ -162,25 +162,25 @@ enum refusal h2_finish_request(struct h2_stream *st)
     struct head *h = st->in.head;
 
     if (!http_is_token(h->method))
-        return REFUSED_BAD_REQUEST_PSEUDO;
+        return REFUSED_PSEUDO;
     if (h->method.n > METHOD_MAX)
-        return REFUSED_BAD_REQUEST_METHOD;
+        return REFUSED_METHOD;
     h->is_connect = slice_is_str(h->method, "CONNECT");
     if (h->is_connect) {
         if (!http_is_authority(h->authority) || memchr(h->authority.p, ':', h->authority.n) == NULL ||
             h->path.n > 0)
-            return REFUSED_BAD_REQUEST_CONNECT;
+            return REFUSED_CONNECT;
         h->content_length = -1;
     } else if (!http_is_path(h->path) ||
                (h->path.p[0] == '*' && !slice_is_str(h->method, "OPTIONS"))) {
-        return REFUSED_BAD_REQUEST_TARGET;
+        return REFUSED_TARGET;
     }
     if (h->authority.n == 0)
         h->authority = st->in.host;
     else if (st->in.host.n > 0 && !slice_is_nocase(st->in.host, h->authority))
-        return REFUSED_BAD_REQUEST_HOST; /* H2-25 */
+        return REFUSED_HOST; /* H2-25 */
     if (h->authority.n > 0 && !http_is_authority(h->authority))
-        return REFUSED_BAD_REQUEST_HOST;
+        return REFUSED_HOST;
     if (h->scheme.n == 0)
         h->scheme = SLICE_LIT("http");
     h->is_idempotent = h->is_idempotent || is_idempotent_method(h->method);
@@ -189,7 +189,7 @@ enum refusal h2_finish_request(struct h2_stream *st)
 
 enum refusal h2_finish_response(struct h2_stream *st)
 {
-    return st->in.head->status >= 100 ? finish(st) : REFUSED_BAD_RESPONSE_LINE;
+    return st->in.head->status >= 100 ? finish(st) : REFUSED_STATUS_LINE;
 }
 
 /* ---- writing ---- */

@@ -55,7 +55,7 @@ struct rig {
     void (*on_done)(struct rig *r);    /* and all of it */
 };
 
-static inline void rig_note(struct rig *r, const char *fmt, ...)
+static inline void PRINTF_LIKE(2, 3) rig_note(struct rig *r, const char *fmt, ...)
 {
     char line[512];
     va_list ap;

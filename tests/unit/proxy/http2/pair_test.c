@@ -461,7 +461,7 @@ static void big_heads_are_answered_431(void **state)
     d.b.s->ops->send_head(d.b.s, &h, false);
     run(&d);
     assert_string_equal(rig_log(&d.b), "head 431 end\n");
-    assert_string_equal(d.f.refused_code, "BAD_REQUEST_FIELD_COUNT");
+    assert_string_equal(d.f.refused_code, "HEAD_TOO_BIG");
     duo_done(&d);
 }
 

@@ -1,0 +1,198 @@
+/* HTTP/1 heads, trailer sections and chunked bodies from arbitrary bytes.
+ *
+ * The first byte chooses: request, response, trailers, or chunked body; and how the bytes are cut. Checked
+ * beyond "no crash": the same bytes in pieces give the same verdict as in one, and what was accepted, written
+ * by us and read again is the same message (so nothing ambiguous passes, rule 0). */
+#include "proxy/http1/body.h"
+#include "proxy/http1/write.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static const struct http_limits limits = {
+    .head_max = 16384, .fields_max = 100, .header_timeout_ms = 1000, .streams_max = 1};
+
+#define MUST(cond)                                                                                 \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            abort();                                                                               \
+    } while (0)
+
+static void same(slice_t a, slice_t b)
+{
+    MUST(a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0));
+}
+
+/* Whole and in steps must agree. */
+static enum step scan(slice_t in, bool has_start_line, size_t step, size_t *n)
+{
+    struct h1_scan whole = {0}, cut = {0};
+    enum refusal why = REFUSED_NOTHING, why_cut = REFUSED_NOTHING;
+    size_t n_cut = 0;
+    enum step got = h1_scan_section(&whole, in, has_start_line, &limits, n, &why);
+    enum step got_cut = STEP_LATER;
+
+    for (size_t have = 0; have < in.n && got_cut == STEP_LATER;) {
+        have = have + step < in.n ? have + step : in.n;
+        got_cut = h1_scan_section(&cut, slice(in.p, have), has_start_line, &limits, &n_cut, &why_cut);
+    }
+    MUST(in.n == 0 || got == got_cut);
+    MUST(got != STEP_DONE || *n == n_cut);
+    return got;
+}
+
+static void request_again(const struct head *h, struct arena *a)
+{
+    struct write_head w = {.head = h, .version = h->version};
+    struct h1_parser p;
+    struct head again;
+    struct buf out;
+    size_t n = 0;
+
+    w.framing = h->is_connect             ? WRITE_NONE
+                : h->is_chunked           ? WRITE_CHUNKED
+                : h->content_length >= 0  ? WRITE_LENGTH
+                                          : WRITE_NONE;
+    buf_init(&out, 0);
+    MUST(h1_print_request(&w, &out));
+    /* Our spelling may be longer than the limits allow; then there is nothing to compare. */
+    if (scan(buf_slice(&out), true, out.tail, &n) == STEP_DONE) {
+        MUST(n == buf_len(&out));
+        h1_parser_init(&p, true);
+        MUST(h1_parse_request(&p, buf_slice(&out), a, &again) == REFUSED_NOTHING);
+        same(again.method, h->method);
+        same(again.path, h->path);
+        same(again.authority, h->authority);
+        MUST(again.content_length == h->content_length);
+        MUST(again.is_chunked == h->is_chunked);
+    }
+    buf_done(&out);
+}
+
+static void response_again(const struct head *h, struct arena *a)
+{
+    struct write_head w = {.head = h, .version = h->version};
+    struct h1_parser p;
+    struct head again;
+    struct buf out;
+    size_t n = 0;
+
+    w.framing = h->is_chunked ? WRITE_CHUNKED : h->content_length >= 0 ? WRITE_LENGTH : WRITE_NONE;
+    buf_init(&out, 0);
+    MUST(h1_print_response(&w, &out));
+    if (scan(buf_slice(&out), true, out.tail, &n) == STEP_DONE) {
+        MUST(n == buf_len(&out));
+        h1_parser_init(&p, false);
+        MUST(h1_parse_response(&p, buf_slice(&out), a, &again) == REFUSED_NOTHING);
+        MUST(again.status == h->status && again.content_length == h->content_length);
+        MUST(again.is_chunked == h->is_chunked);
+    }
+    buf_done(&out);
+}
+
+static void head_from(slice_t in, bool is_request, size_t step)
+{
+    struct h1_parser p;
+    struct arena a;
+    struct head h;
+    size_t n = 0;
+
+    if (scan(in, true, step, &n) != STEP_DONE)
+        return;
+    MUST(n <= in.n);
+    arena_init(&a, 0);
+    h1_parser_init(&p, is_request);
+    if (is_request) {
+        if (h1_parse_request(&p, slice(in.p, n), &a, &h) == REFUSED_NOTHING) {
+            head_strip_hop_by_hop(&h);
+            request_again(&h, &a);
+        }
+    } else if (h1_parse_response(&p, slice(in.p, n), &a, &h) == REFUSED_NOTHING) {
+        head_strip_hop_by_hop(&h);
+        response_again(&h, &a);
+    }
+    arena_done(&a);
+}
+
+/* Reads a body; returns the verdict and what it was made of. */
+static enum body_got read_all(slice_t in, size_t step, size_t *content, size_t *used)
+{
+    struct body b;
+    enum refusal why = REFUSED_NOTHING;
+    enum body_got got = BODY_MORE;
+    size_t have = 0, taken = 0;
+
+    body_start_chunked(&b);
+    *content = 0;
+    do {
+        slice_t rest, out = {NULL, 0};
+
+        have = have + step < in.n ? have + step : in.n;
+        rest = slice(in.p + taken, have - taken);
+        do {
+            got = body_read(&b, &rest, &limits, &out, &why);
+            if (got == BODY_DATA)
+                *content += out.n;
+        } while (got == BODY_DATA && rest.n > 0);
+        taken = have - rest.n;
+    } while ((got == BODY_MORE || got == BODY_DATA) && have < in.n);
+    *used = taken;
+    return got == BODY_DATA ? BODY_MORE : got;
+}
+
+static void body_from(slice_t in, size_t step)
+{
+    size_t content, used, content_cut, used_cut;
+    enum body_got got = read_all(in, in.n + 1, &content, &used);
+    enum body_got got_cut = read_all(in, step, &content_cut, &used_cut);
+
+    MUST(got == got_cut);
+    if (got == BODY_END || got == BODY_SECTION)
+        MUST(content == content_cut && used == used_cut);
+}
+
+static void trailers_from(slice_t in, size_t step)
+{
+    struct h1_parser p;
+    struct arena a;
+    struct head t;
+    size_t n = 0;
+
+    if (scan(in, false, step, &n) != STEP_DONE || n <= 2)
+        return;
+    arena_init(&a, 0);
+    h1_parser_init(&p, true);
+    if (h1_parse_trailers(&p, slice(in.p, n), &a, &t) == REFUSED_NOTHING)
+        for (size_t i = 0; i < t.n_fields; i++)
+            MUST(http_is_token(t.fields[i].name) && http_is_field_value(t.fields[i].value));
+    arena_done(&a);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    slice_t in;
+    size_t step;
+
+    if (n < 1 || n > 65536)
+        return 0;
+    step = (size_t)(data[0] >> 2) + 1;
+    in = slice(data + 1, n - 1);
+    if (in.n == 0)
+        return 0;
+    switch (data[0] & 3) {
+    case 0:
+        head_from(in, true, step);
+        break;
+    case 1:
+        head_from(in, false, step);
+        break;
+    case 2:
+        trailers_from(in, step);
+        break;
+    default:
+        body_from(in, step);
+        break;
+    }
+    return 0;
+}
