@@ -13,7 +13,7 @@
 #define NAME_MAX_BYTES   253u
 #define SERIES_MAX_BYTES 4096u
 #define TEXT_MAX_BYTES   1024u
-#define HIST_TEXT        (TELEMETRY_BUCKETS * 21 + 3)
+#define HIST_TEXT        (TELEMETRY_FINES * 21 + 3)
 #define DEFAULT_ROLLUP_ROWS 500000u
 #define DEFAULT_EVENT_ROWS  100000u
 #define DEFAULT_LAST_ROWS   1000000u
@@ -67,9 +67,9 @@ static int64_t clamp(uint64_t v)
 
 /* ---- histograms as JSON arrays without trailing zeros ---- */
 
-static slice_t hist_print(const uint64_t hist[TELEMETRY_BUCKETS], char out[HIST_TEXT])
+static slice_t hist_print(const uint64_t *hist, int n, char out[HIST_TEXT])
 {
-    int last = TELEMETRY_BUCKETS - 1;
+    int last = n - 1;
     size_t at = 1;
     while (last >= 0 && hist[last] == 0)
         last--;
@@ -81,10 +81,10 @@ static slice_t hist_print(const uint64_t hist[TELEMETRY_BUCKETS], char out[HIST_
 }
 
 /* Adds what the text says; text that is not of our form (edited by hand) adds what could be read. */
-static void hist_add_text(uint64_t hist[TELEMETRY_BUCKETS], slice_t text)
+static void hist_add_text(uint64_t *hist, int n, slice_t text)
 {
     size_t at = 1;
-    for (int i = 0; i < TELEMETRY_BUCKETS && at < text.n; i++, at++) {
+    for (int i = 0; i < n && at < text.n; i++, at++) {
         uint64_t v = 0;
         for (; at < text.n && text.p[at] >= '0' && text.p[at] <= '9'; at++)
             v = v < UINT64_MAX / 20 ? v * 10 + (uint64_t)(text.p[at] - '0') : v;
@@ -92,22 +92,56 @@ static void hist_add_text(uint64_t hist[TELEMETRY_BUCKETS], slice_t text)
     }
 }
 
+uint64_t telemetry_fine_bound_us(unsigned i)
+{
+    if (i >= TELEMETRY_FINES - 1)
+        return UINT64_MAX;
+    if (i < 4)
+        return i + 1;
+    return (uint64_t)(4 + i % 4 + 1) << (i / 4 - 1);
+}
+
+int telemetry_fine_of(uint64_t bound_us)
+{
+    uint64_t us = bound_us - 1; /* the last microsecond within */
+    unsigned top, i;
+    if (bound_us == UINT64_MAX)
+        return TELEMETRY_FINES - 1;
+    if (bound_us == 0 || us >= UINT64_C(1) << 26)
+        return -1;
+    if (us < 4)
+        return (int)us;
+    top = 63u - (unsigned)__builtin_clzll(us);
+    i = 4 * (top - 1) + (unsigned)((us >> (top - 2)) & 3);
+    return telemetry_fine_bound_us(i) == bound_us ? (int)i : -1;
+}
+
+/* Upper bound of bucket i of a histogram of n in ms; of the last, which has none, its lower bound. */
+static double hist_bound_ms(int n, int i)
+{
+    if (i == n - 1)
+        i--;
+    if (n == TELEMETRY_BUCKETS)
+        return telemetry_bucket_le_ms[i];
+    return (double)telemetry_fine_bound_us((unsigned)i) / 1000;
+}
+
 /* As histogram_quantile: linear within the bucket; in +Inf the highest finite bound. */
-static double hist_quantile(const uint64_t hist[TELEMETRY_BUCKETS], double q)
+static double hist_quantile(const uint64_t *hist, int n, double q)
 {
     uint64_t total = 0, seen = 0;
-    for (int i = 0; i < TELEMETRY_BUCKETS; i++)
+    for (int i = 0; i < n; i++)
         total += hist[i];
     double rank = q * (double)total;
-    for (int i = 0; i < TELEMETRY_BUCKETS - 1; i++) {
+    for (int i = 0; i < n - 1; i++) {
         if (hist[i] != 0 && (double)(seen + hist[i]) >= rank) {
-            double low = i == 0 ? 0 : telemetry_bucket_le_ms[i - 1];
+            double low = i == 0 ? 0 : hist_bound_ms(n, i - 1);
             double share = (rank - (double)seen) / (double)hist[i];
-            return low + share * (telemetry_bucket_le_ms[i] - low);
+            return low + share * (hist_bound_ms(n, i) - low);
         }
         seen += hist[i];
     }
-    return telemetry_bucket_le_ms[TELEMETRY_BUCKETS - 2];
+    return hist_bound_ms(n, n - 1);
 }
 
 /* ---- life ---- */
@@ -220,18 +254,20 @@ static err_t rollup_add(struct telemetry *t, unsigned width, int64_t at_s, slice
     int64_t start_s = at_s - at_s % widths_s[width];
     slice_t dst_ns = cut(e->dst_ns, 63), dst = cut(e->dst_service, NAME_MAX_BYTES);
     unsigned block = width * TS_PER_WIDTH;
-    uint64_t hist[TELEMETRY_BUCKETS];
-    char text[HIST_TEXT];
+    uint64_t hist[TELEMETRY_BUCKETS], fine[TELEMETRY_FINES];
+    char text[HIST_TEXT], fine_text[HIST_TEXT];
     bool more = false;
 
     sqlite3_stmt *s = db_stmt(&t->db, block + TS_GET);
     if (s == NULL)
         return ERR_OF(STORE_IO);
     memcpy(hist, e->latency, sizeof hist);
+    memcpy(fine, e->latency_fine, sizeof fine);
     db_bind(s, "itttti", start_s, dst_ns, dst, src_ns, src, (int64_t)e->direction);
     TRY(db_step(&t->db, s, &more));
     if (more) {
-        hist_add_text(hist, db_text(s, 0));
+        hist_add_text(hist, TELEMETRY_BUCKETS, db_text(s, 0));
+        hist_add_text(fine, TELEMETRY_FINES, db_text(s, 1));
         (void)sqlite3_reset(s);
     } else {
         TRY(make_room(t, block + TS_TRIM_FIRST, &t->rows[width], t->max_rollup_rows));
@@ -240,12 +276,18 @@ static err_t rollup_add(struct telemetry *t, unsigned width, int64_t at_s, slice
     if (s == NULL)
         return ERR_OF(STORE_IO);
     db_bind(s, "ittttit", start_s, dst_ns, dst, src_ns, src, (int64_t)e->direction,
-            hist_print(hist, text));
-    bool has_latency = text[1] != ']';
+            hist_print(hist, TELEMETRY_BUCKETS, text));
+    slice_t fine_printed = hist_print(fine, TELEMETRY_FINES, fine_text);
+    (void)sqlite3_bind_text(s, 26, (const char *)fine_printed.p, (int)fine_printed.n,
+                            SQLITE_TRANSIENT);
+    bool has_latency = text[1] != ']', has_fine = fine_printed.n > 2;
     static const double quantiles[] = {0.5, 0.95, 0.99};
     for (int i = 0; i < 3; i++) {
-        if (has_latency)
-            (void)sqlite3_bind_double(s, 8 + i, hist_quantile(hist, quantiles[i]));
+        if (has_fine)
+            (void)sqlite3_bind_double(s, 8 + i, hist_quantile(fine, TELEMETRY_FINES, quantiles[i]));
+        else if (has_latency)
+            (void)sqlite3_bind_double(s, 8 + i,
+                                      hist_quantile(hist, TELEMETRY_BUCKETS, quantiles[i]));
         else
             (void)sqlite3_bind_null(s, 8 + i);
     }

@@ -34,6 +34,14 @@ extern const uint32_t telemetry_bucket_le_ms[TELEMETRY_BUCKETS]; /* last: UINT32
 /* Index of the bucket whose upper bound is le_ms; -1 if there is none. +Inf: UINT32_MAX or more. */
 int telemetry_bucket_of(uint64_t le_ms);
 
+/* The fine histogram: microseconds, 0..3 in a bucket each, then four buckets per octave up to 2^26 us (67 s), then
+ * the rest (as in the feed). Quantiles are read from it where it is there. */
+#define TELEMETRY_FINES 101
+/* First microsecond above bucket i; UINT64_MAX for the last. */
+uint64_t telemetry_fine_bound_us(unsigned i);
+/* Index of the bucket with this bound; -1 if there is none. */
+int telemetry_fine_of(uint64_t bound_us);
+
 enum telemetry_direction { TELEMETRY_OUTBOUND = 0, TELEMETRY_INBOUND = 1 };
 
 /* One edge's change since it was last added: everything is a delta, never cumulative. */
@@ -46,13 +54,14 @@ struct telemetry_edge {
     uint64_t status[5];      /* of responses: 1xx .. 5xx */
     uint64_t mesh_errors;    /* answers made by the mesh itself, not the application */
     uint64_t latency[TELEMETRY_BUCKETS]; /* responses per bucket, not cumulative over buckets */
+    uint64_t latency_fine[TELEMETRY_FINES];
     uint64_t latency_sum_ms;
     uint64_t bytes_in, bytes_out; /* as src sees it: in = received from dst */
     uint64_t connections;         /* opened */
 };
 
-/* What a series last said. values: counter one, histogram its buckets then sum then count. */
-#define TELEMETRY_VALUES 64
+/* What a series last said. values: counter one, histogram its buckets, sum, fine buckets. */
+#define TELEMETRY_VALUES 128
 struct telemetry_last {
     slice_t pod;    /* NS/POD */
     slice_t series; /* the caller's key: "NAME{labels}", at most 4096 bytes */

@@ -17,6 +17,7 @@
     " bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, connections INTEGER NOT NULL,"        \
     " latency_sum_ms INTEGER NOT NULL,"                                                            \
     " latency TEXT NOT NULL,"       /* JSON array: responses per bucket of latency_buckets */      \
+    " latency_fine TEXT NOT NULL,"  /* the same, buckets of telemetry_fine_bound_us (docs/feed.md) */ \
     " p50_ms REAL, p95_ms REAL, p99_ms REAL,"                                                      \
     " PRIMARY KEY(start_s,dst_ns,dst_service,src_ns,src_workload,direction)) WITHOUT ROWID;"
 
@@ -29,7 +30,7 @@
     "requests,successes,failures,retries,mtls_requests,mesh_errors,"                               \
     "CASE WHEN successes+failures>0 THEN 1.0*successes/(successes+failures) END AS success_rate,"  \
     "status_1xx,status_2xx,status_3xx,status_4xx,status_5xx,p50_ms,p95_ms,p99_ms,"                 \
-    "bytes_in,bytes_out,connections,latency"
+    "bytes_in,bytes_out,connections,latency,latency_fine"
 
 #define START                                                                                      \
     "start_s*1000 AS start_ms,strftime('%Y-%m-%dT%H:%M:%SZ',start_s,'unixepoch') AS start,"        \
@@ -76,15 +77,16 @@ static const char *const first_form[] = {
 const char *const *const telemetry_migrations[] = {first_form, NULL};
 
 #define ROLLUP_SQL(name, seconds)                                                                  \
-    "SELECT latency,latency_sum_ms FROM rollup_" #name                                             \
+    "SELECT latency,latency_fine FROM rollup_" #name                                             \
     " WHERE start_s=?1 AND dst_ns=?2 AND dst_service=?3 AND src_ns=?4 AND src_workload=?5"         \
     " AND direction=?6",                                                                           \
     "INSERT INTO rollup_" #name                                                                    \
     "(start_s,dst_ns,dst_service,src_ns,src_workload,direction,latency,p50_ms,p95_ms,p99_ms,"      \
     "requests,successes,failures,retries,mtls_requests,mesh_errors,status_1xx,status_2xx,"         \
-    "status_3xx,status_4xx,status_5xx,bytes_in,bytes_out,connections,latency_sum_ms)"              \
+    "status_3xx,status_4xx,status_5xx,bytes_in,bytes_out,connections,latency_sum_ms,latency_fine)" \
     " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,"  \
-    "?24,?25) ON CONFLICT DO UPDATE SET latency=excluded.latency,p50_ms=excluded.p50_ms,"          \
+    "?24,?25,?26) ON CONFLICT DO UPDATE SET latency=excluded.latency,"                             \
+    "latency_fine=excluded.latency_fine,p50_ms=excluded.p50_ms,"                                   \
     "p95_ms=excluded.p95_ms,p99_ms=excluded.p99_ms,requests=requests+excluded.requests,"           \
     "successes=successes+excluded.successes,failures=failures+excluded.failures,"                  \
     "retries=retries+excluded.retries,mtls_requests=mtls_requests+excluded.mtls_requests,"         \

@@ -269,6 +269,8 @@ static void add_latency(struct edge *one, const uint64_t *delta)
     for (unsigned i = 0; i < PARSE_BUCKETS; i++)
         one->sums.latency[i] += delta[i];
     one->latency_sum_us += delta[PARSE_BUCKETS];
+    for (unsigned i = 0; i < PARSE_FINES; i++)
+        one->sums.latency_fine[i] += delta[PARSE_BUCKETS + 1 + i];
     one->sums.latency_sum_ms = (one->latency_sum_us + 500) / 1000;
 }
 

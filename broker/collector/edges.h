@@ -17,8 +17,8 @@ bool edges_use(slice_t family);
 MUST_USE err_t edges_new(struct edges **out);
 void edges_free(struct edges **e);
 
-/* Adds a series' change: `delta` has one number for a counter; for a histogram PARSE_BUCKETS numbers and the sum
- * in microseconds. `m` says whose series it is. */
+/* Adds a series' change: `delta` has one number for a counter; for a histogram PARSE_BUCKETS numbers, the sum in
+ * microseconds and PARSE_FINES numbers. `m` says whose series it is. */
 void edges_add(struct edges *e, const struct feed_metrics *m, const struct feed_series *s,
                const uint64_t *delta);
 

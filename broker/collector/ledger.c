@@ -12,8 +12,12 @@
 #define POD_NAME_MAX 320u
 #define PODS_MAX     20000u
 #define EVENTS_MAX   1000u
-#define VALUES_MAX   (PARSE_BUCKETS + 1)
+#define VALUES_MAX   (PARSE_BUCKETS + 1 + PARSE_FINES)
 #define KEY_DIGITS   32
+
+_Static_assert(VALUES_MAX <= TELEMETRY_VALUES && PARSE_FINES == TELEMETRY_FINES &&
+                   PARSE_BUCKETS == TELEMETRY_BUCKETS,
+               "the store keeps what a series says");
 
 struct series_key {
     uint64_t a, b;
@@ -328,6 +332,7 @@ static void take_series(struct ledger *l, struct pod *p, const struct feed_metri
     if (f->is_histogram) {
         memcpy(now, f->buckets, sizeof(f->buckets));
         now[PARSE_BUCKETS] = f->sum_us;
+        memcpy(now + PARSE_BUCKETS + 1, f->fine, sizeof(f->fine));
     }
     HASH_FIND(hh, p->series, &key, sizeof(key), s);
     if (s != NULL && s->n_values != n)

@@ -175,35 +175,29 @@ static err_t get_labels(struct wire_reader *r, struct feed_series *out)
     return OK;
 }
 
-static err_t get_bucket(struct wire_reader *r, struct feed_series *out)
+/* [[bound, observations], ...]; `place` gives the index of a bound, the last bucket's is nil. */
+static err_t get_buckets(struct wire_reader *r, uint64_t *counts, uint32_t max,
+                         int (*place)(uint64_t bound))
 {
-    uint64_t le_ms = UINT64_MAX, count;
-    uint32_t two;
-    int i;
-
-    TRY(wire_get_array(r, &two));
-    if (two != 2)
-        return ERR_OF(MALFORMED);
-    if (wire_get_u64(r, UINT64_MAX, &le_ms) != OK)
-        TRY(wire_skip(r)); /* nil: +Inf */
-    TRY(wire_get_u64(r, UINT64_MAX, &count));
-    i = telemetry_bucket_of(le_ms);
-    if (i < 0)
-        return ERR_OF(MALFORMED);
-    out->buckets[i] = count;
-    return OK;
-}
-
-static err_t get_buckets(struct wire_reader *r, struct feed_series *out)
-{
-    uint32_t n;
+    uint32_t n, two;
 
     TRY(wire_get_array(r, &n));
-    if (n > PARSE_BUCKETS)
+    if (n > max)
         return ERR_OF(MALFORMED);
-    for (uint32_t i = 0; i < n; i++)
-        TRY(get_bucket(r, out));
-    out->is_histogram = true;
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t bound = UINT64_MAX;
+        int i;
+
+        TRY(wire_get_array(r, &two));
+        if (two != 2)
+            return ERR_OF(MALFORMED);
+        if (wire_get_u64(r, UINT64_MAX, &bound) != OK)
+            TRY(wire_skip(r)); /* nil */
+        i = place(bound);
+        if (i < 0)
+            return ERR_OF(MALFORMED);
+        TRY(wire_get_u64(r, UINT64_MAX, &counts[i]));
+    }
     return OK;
 }
 
@@ -223,6 +217,7 @@ err_t parse_series(struct wire_reader *r, struct feed_series *out)
     TRY(wire_get_map(r, &pairs));
     for (uint32_t i = 0; i < pairs; i++) {
         TRY(wire_get_text(r, 64, &key));
+        out->is_histogram = out->is_histogram || slice_is_str(key, "buckets");
         if (slice_is_str(key, "name"))
             TRY(wire_get_text(r, 128, &out->name));
         else if (slice_is_str(key, "process"))
@@ -232,7 +227,9 @@ err_t parse_series(struct wire_reader *r, struct feed_series *out)
         else if (slice_is_str(key, "value"))
             TRY(get_value(r, out));
         else if (slice_is_str(key, "buckets"))
-            TRY(get_buckets(r, out));
+            TRY(get_buckets(r, out->buckets, PARSE_BUCKETS, telemetry_bucket_of));
+        else if (slice_is_str(key, "fine"))
+            TRY(get_buckets(r, out->fine, PARSE_FINES, telemetry_fine_of));
         else if (slice_is_str(key, "sum_us"))
             TRY(wire_get_u64(r, UINT64_MAX, &out->sum_us));
         else

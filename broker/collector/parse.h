@@ -13,6 +13,7 @@
 #define PARSE_SERVES_MAX 64u
 #define PARSE_LABELS_MAX 32u
 #define PARSE_BUCKETS    26u /* Linkerd's, the last is +Inf */
+#define PARSE_FINES      101u
 
 struct feed_metrics {
     slice_t ns, pod, workload, service_account, version;
@@ -41,6 +42,7 @@ struct feed_series {
     bool is_histogram;
     uint64_t value;                  /* counter; a gauge's is not read */
     uint64_t buckets[PARSE_BUCKETS]; /* histogram, each bucket alone */
+    uint64_t fine[PARSE_FINES];      /* the same in finer ones, as store/telemetry.h */
     uint64_t sum_us;
 };
 

@@ -73,9 +73,10 @@ static void add(struct message *m, const char *name, const char *labels, uint64_
     m->n++;
 }
 
+/* Some of 1.5 ms and some of a minute. */
 static void add_histogram(struct message *m, const char *labels, uint64_t le_2, uint64_t inf)
 {
-    ok(wire_put_map(&m->series, 6));
+    ok(wire_put_map(&m->series, 7));
     put_pair(&m->series, "name", "response_latency_ms");
     put_pair(&m->series, "process", "weft-proxy-0");
     put_labels(&m->series, labels);
@@ -86,6 +87,14 @@ static void add_histogram(struct message *m, const char *labels, uint64_t le_2, 
     ok(wire_put_u64(&m->series, le_2));
     ok(wire_put_array(&m->series, 2));
     ok(wire_put_nil(&m->series));
+    ok(wire_put_u64(&m->series, inf));
+    put(&m->series, "fine");
+    ok(wire_put_array(&m->series, 2));
+    ok(wire_put_array(&m->series, 2));
+    ok(wire_put_u64(&m->series, 1536)); /* 1280..1535 us */
+    ok(wire_put_u64(&m->series, le_2));
+    ok(wire_put_array(&m->series, 2));
+    ok(wire_put_u64(&m->series, 1 << 26));
     ok(wire_put_u64(&m->series, inf));
     put_number(&m->series, "sum_us", 1500 * le_2 + 60000000 * inf);
     put_number(&m->series, "count", le_2 + inf);
@@ -236,6 +245,28 @@ static void test_restart_of_the_collector(void **state)
     assert_int_equal(ask(x, "SELECT latency='[0,19,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]'"
                             " FROM rollup_10s WHERE src_workload='front'"),
                      1);
+    /* The median comes from the fine buckets: 1.280..1.536 ms, not just 1..2. */
+    assert_int_equal(ask(x, "SELECT p50_ms>1.28 AND p50_ms<1.536 AND p99_ms>50000 FROM mesh_golden"
+                            " WHERE width_s=10"), 1);
+    assert_int_equal(ask(x, "SELECT value FROM rollup_1h, json_each(latency_fine)"
+                            " WHERE src_workload='front' AND key=37"), 19);
+}
+
+static void test_fine_bounds(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < TELEMETRY_FINES; i++) {
+        assert_int_equal(telemetry_fine_of(telemetry_fine_bound_us(i)), i);
+        if (i > 4 && i < TELEMETRY_FINES - 1) {
+            assert_true(telemetry_fine_bound_us(i) > telemetry_fine_bound_us(i - 1));
+            assert_int_equal(telemetry_fine_of(telemetry_fine_bound_us(i) - 1) != -1,
+                             telemetry_fine_bound_us(i) - 1 == telemetry_fine_bound_us(i - 1));
+        }
+    }
+    assert_int_equal(telemetry_fine_bound_us(TELEMETRY_FINES - 2), 1 << 26);
+    assert_int_equal(telemetry_fine_of(0), -1);
+    assert_int_equal(telemetry_fine_of((1 << 26) + 1), -1);
+    assert_int_equal(telemetry_fine_of(UINT64_MAX - 1), -1);
 }
 
 static void test_restart_of_the_pod(void **state)
@@ -428,6 +459,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_edges, setup, teardown),
         cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_fine_bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
