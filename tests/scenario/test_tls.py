@@ -245,6 +245,7 @@ def test_kill_9_under_traffic_and_back_from_the_vault(rig):
     probe, port = pod.serve()
     dial = pod.dial(port, pod.who)
     dial.wait("established")
+    probe.wait("established")  # a client is so before its server is
     asked = len(pod.link.asked)
     pod.link.fault = lambda fields: None  # from here on nobody issues anything
     times = []

@@ -234,5 +234,11 @@ int main(int argc, char **argv)
     if (code != 0)
         return code;
     (void)event_base_dispatch(p.base);
+    handshakes_free(&p.handshakes);
+    net_free(&p.net);
+    if (p.input != NULL)
+        event_free(p.input);
+    mailbox_shutdown();
+    event_base_free(p.base);
     return p.code;
 }
