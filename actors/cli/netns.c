@@ -184,36 +184,6 @@ static err_t netns_fence_inside(const struct plan *p, const char *netns, struct 
     return e;
 }
 
-/* What leaves the mesh's network is refused at once instead of vanishing at the bridge: a
- * program that asks for a name which is not in /etc/hosts must not wait ten seconds for a name
- * server it cannot reach. What the redirect has caught goes to a loopback address by now (nat
- * is before filter). */
-static err_t netns_shores(const struct plan *p, const char *netns, struct trouble *why)
-{
-    const char *nft[] = {"ip", "netns", "exec", netns, "nft", "-f", "-", NULL};
-    char v4[PLAN_ADDRESS_TEXT], v6[PLAN_ADDRESS_TEXT];
-    struct buf s;
-    err_t e;
-
-    plan_net(p, v4);
-    plan_net6(p, v6);
-    buf_init(&s, 0);
-    e = buf_printf(&s,
-                   "table inet weft_shores {\n"
-                   "    chain output {\n"
-                   "        type filter hook output priority 0; policy accept;\n"
-                   "        ip daddr { 127.0.0.0/8, %s, 224.0.0.0/4, 255.255.255.255 } accept\n"
-                   "        ip6 daddr { ::1, %s, fe80::/10, ff00::/8 } accept\n"
-                   "        meta l4proto { tcp, udp } reject with icmpx type admin-prohibited\n"
-                   "    }\n"
-                   "}\n",
-                   v4, v6);
-    if (e == OK)
-        e = tool_run(nft, buf_slice(&s), NULL, why);
-    buf_done(&s);
-    return e;
-}
-
 err_t netns_add(const struct plan *p, const char *netns, uint32_t n, bool ipv6,
                 struct trouble *why)
 {

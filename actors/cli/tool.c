@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,12 +26,16 @@ struct tool {
     struct buf said; /* standard error */
 };
 
-static void tool_child(const char *const argv[], const int fds[6])
+/* A tool dies with us: one that went on after `weft up` was killed would make things behind the
+ * back of the `weft down` that follows. */
+static void tool_child(const char *const argv[], const int fds[6], pid_t parent)
 {
     char path[1024];
     const char *old = getenv("PATH");
     sigset_t none;
 
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
+        _exit(127);
     (void)dup2(fds[0], 0);
     (void)dup2(fds[3], 1);
     (void)dup2(fds[5], 2);
@@ -55,12 +60,13 @@ static void tool_close(int *fd)
 static err_t tool_spawn(struct tool *t, const char *const argv[], struct trouble *why)
 {
     int fds[6] = {-1, -1, -1, -1, -1, -1};
+    pid_t parent = getpid();
     bool good = pipe2(fds, O_CLOEXEC) == 0 && pipe2(fds + 2, O_CLOEXEC) == 0 &&
                 pipe2(fds + 4, O_CLOEXEC) == 0;
 
     t->pid = good ? fork() : -1;
     if (t->pid == 0)
-        tool_child(argv, fds);
+        tool_child(argv, fds, parent);
     if (t->pid < 0) {
         err_t e = trouble_errno(why, "cannot start %s", argv[0]);
 
