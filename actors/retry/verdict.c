@@ -1,7 +1,7 @@
 /* Rules of a verdict, in the order of verdict.h. */
 #include "retry/verdict.h"
 
-#define DEFAULT_LIMIT          2u /* of what was provably not delivered */
+#define DEFAULT_LIMIT          2u
 #define DEFAULT_BACKOFF_MIN_MS 25u
 #define DEFAULT_BACKOFF_MAX_MS 250u
 #define DEFAULT_PERMILLE       200u
@@ -10,6 +10,7 @@
 #define NO_DEADLINE            0xffffffffu
 
 enum delivered { DELIVERED_NO = 0, DELIVERED_YES = 1, DELIVERED_UNKNOWN = 2 };
+enum cause { CAUSE_RESET = 1, CAUSE_REFUSED = 4 }; /* on the wire: the attempt was lost */
 
 const char *verdict_name(enum verdict v)
 {
@@ -38,17 +39,18 @@ static enum verdict check_permission(const struct wire_retry_ask *ask,
         *limit = or_default(policy->limit, DEFAULT_LIMIT);
         return VERDICT_GO;
     }
-    if (policy->limit == 0)
+    /* The route says nothing: what was lost is made again, what was answered or late is not. */
+    if (policy->limit == 0 && ask->cause != CAUSE_RESET && ask->cause != CAUSE_REFUSED)
         return VERDICT_NOT_RETRYABLE;
     if (!ask->is_replayable)
         return VERDICT_DELIVERED;
-    *limit = policy->limit;
+    *limit = or_default(policy->limit, DEFAULT_LIMIT);
     return VERDICT_GO;
 }
 
 /* Full jitter: anything between nothing and min * 2^(attempt - 1), at most max. */
-static uint32_t backoff(const struct wire_retry_ask *ask, const struct wire_retry_policy *policy,
-                        double unit)
+static uint32_t backoff(const struct wire_retry_ask *ask,
+                        const struct wire_retry_policy *policy, double unit)
 {
     uint64_t low = or_default(policy->backoff_min_ms, DEFAULT_BACKOFF_MIN_MS);
     uint64_t high = or_default(policy->backoff_max_ms, DEFAULT_BACKOFF_MAX_MS);

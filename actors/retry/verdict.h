@@ -1,5 +1,5 @@
-/* The decision on one failed attempt. Everything is computed from the question and the budget; nothing is
- * remembered about the question, so that nothing is lost when the process dies. */
+/* The decision on one failed attempt. Everything is computed from the question and the budget;
+ * nothing is remembered about the question, so that nothing is lost when the process dies. */
 #ifndef RETRY_VERDICT_H
 #define RETRY_VERDICT_H
 
@@ -19,14 +19,15 @@ enum verdict {
 const char *verdict_name(enum verdict v);
 
 /* Decides. Rules, in order:
- *   delivered = no        may be tried again whatever the method; the limit is the policy's, or 2
- *   delivered = yes or unknown: only with a policy whose limit is not 0 (else NOT_RETRYABLE) and a request
- *                         that is replayable (else DELIVERED)
+ *   delivered = no        may be tried again whatever the method; the limit is the policy's or 2
+ *   delivered = yes or unknown: only what is replayable (else DELIVERED). Without a policy, or
+ *                         with one whose limit is 0, only if the attempt was lost: no answer of
+ *                         the application, no limit of time (else NOT_RETRYABLE); the limit is 2
  *   LIMIT                 that many further attempts were made already
- *   DEADLINE              the wait (exponential from the policy's minimum, capped, full jitter) would not
- *                         end before the exchange does
+ *   DEADLINE              the wait (exponential from the policy's minimum, capped, full jitter)
+ *                         would not end before the exchange does
  *   BUDGET                the service's budget is empty
- * `unit` in [0, 1) is the jitter's random number. With GO *after_ms is the wait; else it is 0. */
+ * `unit` in [0, 1) is the jitter's random number. With GO *after_ms is the wait; else 0. */
 enum verdict verdict_decide(struct budgets *budgets, const struct wire_retry_ask *ask,
                             uint64_t now_ms, double unit, uint32_t *after_ms);
 

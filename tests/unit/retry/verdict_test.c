@@ -80,6 +80,44 @@ static void test_rules(void **state)
     }
 }
 
+/* What may be repeated (GET, Idempotency-Key) and was lost without an answer needs nobody's permission. */
+static void test_lost_without_policy(void **state)
+{
+    enum { CONNECT, RESET, STATUS, PER_TRY, REFUSED, TLS };
+    static const struct {
+        uint8_t cause, delivered, attempt;
+        bool is_replayable;
+        enum verdict want;
+    } cases[] = {
+        {RESET, UNK, 1, true, VERDICT_GO},           {RESET, YES, 1, true, VERDICT_GO},
+        {REFUSED, YES, 2, true, VERDICT_GO},         {REFUSED, UNK, 3, true, VERDICT_LIMIT},
+        {RESET, UNK, 1, false, VERDICT_DELIVERED},   {REFUSED, YES, 1, false, VERDICT_DELIVERED},
+        {STATUS, YES, 1, true, VERDICT_NOT_RETRYABLE}, {PER_TRY, UNK, 1, true, VERDICT_NOT_RETRYABLE},
+        {CONNECT, UNK, 1, true, VERDICT_NOT_RETRYABLE}, {TLS, UNK, 1, true, VERDICT_NOT_RETRYABLE},
+        {77, YES, 1, true, VERDICT_NOT_RETRYABLE},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wire_retry_ask ask = {.service = SLICE_LIT("ns/web:80"),
+                                     .attempt = cases[i].attempt,
+                                     .cause = cases[i].cause,
+                                     .delivered = cases[i].delivered,
+                                     .is_replayable = cases[i].is_replayable,
+                                     .left_ms = INF};
+        struct budgets *b = NULL;
+        uint32_t after_ms;
+
+        assert_ptr_equal(budgets_new(2, &b), OK);
+        if (verdict_decide(b, &ask, 1000, 0, &after_ms) != cases[i].want)
+            fail_msg("case %zu", i);
+        ask.policy = &none;
+        ask.n_policy = 1;
+        assert_int_equal(verdict_decide(b, &ask, 1000, 0, &after_ms), cases[i].want);
+        budgets_free(&b);
+    }
+}
+
 /* A refusal for another reason leaves the budget alone; an empty budget says so. */
 static void test_budget(void **state)
 {
@@ -153,6 +191,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_lost_without_policy),
         cmocka_unit_test(test_budget),
         cmocka_unit_test(test_tally),
     };
