@@ -112,7 +112,9 @@ struct exchange {
     int16_t grpc_status;   /* -1: none */
     bool is_grpc;
     uint64_t first_byte_us;
-    unsigned informational;
+    size_t resp_passed, resp_gone; /* content given to the front, and how much of it has left */
+    bool is_cutting;       /* the response is cut as soon as what came has left */
+    enum code cut_code;
 
     /* a failure that waits for a verdict */
     struct ask ask;
@@ -178,8 +180,9 @@ void again_on_wait_end(struct exchange *x);
 void exchange_answer(struct exchange *x, enum code code, enum delivered delivered, slice_t details);
 void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location);
 void exchange_answer_injected(struct exchange *x, uint16_t status);
-/* The response is cut after its head. */
+/* The response is cut after its head, as soon as what came of it has left. */
 void exchange_cut(struct exchange *x, enum code code, const char *error);
+void exchange_cut_now(struct exchange *x);
 /* Counts the attempt's outcome. */
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error);
 /* Everything goes; fs is released if it is still there. */

@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#define CUT_WAIT_MS 2000 /* longest wait for a slow client before its response is cut */
+
 /* ---- answers ---- */
 
 static void send_answer(struct exchange *x, struct answer *a)
@@ -73,22 +75,36 @@ void exchange_answer_injected(struct exchange *x, uint16_t status)
     send_answer(x, &a);
 }
 
-void exchange_cut(struct exchange *x, enum code code, const char *error)
+void exchange_cut_now(struct exchange *x)
 {
     struct stream *fs = x->fs;
     struct field trailers[2];
     size_t n;
 
-    exchange_tally_end(x, x->status, false, error);
-    tally_mesh_answer(x->worker->tallies, x->front->direction, code_info(code)->id);
-    relay_drop_back(x, STREAM_CANCELLED);
-    if (fs != NULL && x->is_grpc && (n = answer_grpc_trailers(code, fs->arena, trailers)) > 0) {
+    if (fs != NULL && x->is_grpc && (n = answer_grpc_trailers(x->cut_code, fs->arena, trailers)) > 0) {
         fs->ops->send_trailers(fs, trailers, n); /* the stream ends as gRPC clients understand it */
     } else if (fs != NULL) {
         x->fs = NULL;
         fs->ops->reset(fs, STREAM_LOST);
     }
     exchange_end(x);
+}
+
+void exchange_cut(struct exchange *x, enum code code, const char *error)
+{
+    exchange_tally_end(x, x->status, false, error);
+    tally_mesh_answer(x->worker->tallies, x->front->direction, code_info(code)->id);
+    x->cut_code = code;
+    relay_drop_back(x, STREAM_CANCELLED);
+    if (x->fs == NULL || x->is_tunnel || x->resp_gone >= x->resp_passed) {
+        exchange_cut_now(x);
+        return;
+    }
+    /* A reset overtakes what is queued: first the client gets what came. */
+    x->is_cutting = true;
+    x->request_at = x->attempt_at = x->try_at = 0;
+    x->wait_at = clock_now_ms() + CUT_WAIT_MS;
+    limits_arm(x);
 }
 
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error)
@@ -118,7 +134,7 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 
 static uint64_t idle_at(const struct exchange *x)
 {
-    return x->rule != NULL && x->rule->idle_ms > 0 ? x->last_ms + x->rule->idle_ms : 0;
+    return x->rule != NULL && x->rule->idle_ms > 0 && !x->is_cutting ? x->last_ms + x->rule->idle_ms : 0;
 }
 
 void limits_arm(struct exchange *x)
@@ -199,9 +215,12 @@ static void on_wait_end(struct exchange *x)
     case EXCHANGE_PAUSE:
         again_on_wait_end(x);
         break;
+    case EXCHANGE_RELAY:
+        if (x->is_cutting)
+            exchange_cut_now(x);
+        break;
     case EXCHANGE_AUTHORISE:
     case EXCHANGE_ROUTE:
-    case EXCHANGE_RELAY:
     case EXCHANGE_STATES:
         break;
     }

@@ -118,8 +118,11 @@ static void on_front_sent(void *arg, struct stream *s, size_t n)
 
     (void)s;
     limits_touch(x);
+    x->resp_gone += n;
     if (x->bs != NULL)
         x->bs->ops->credit(x->bs, n);
+    if (x->is_cutting && x->resp_gone >= x->resp_passed)
+        exchange_cut_now(x);
 }
 
 static void on_front_failed(void *arg, struct stream *s, const struct stream_failure *f)
@@ -205,6 +208,7 @@ static bool pass_head(struct exchange *x, struct head *h, bool is_end)
 static void pass_body(struct exchange *x, slice_t bytes, bool is_end)
 {
     note_first_byte(x);
+    x->resp_passed += bytes.n;
     x->fs->ops->send_body(x->fs, bytes, is_end);
     if (is_end)
         x->resp_ended = true;

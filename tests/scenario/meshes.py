@@ -73,10 +73,11 @@ def free_net():
 
 class Answer:
     def __init__(self, text):
-        head, _, self.body = text.partition("\r\n\r\n")
+        text = text.replace("\r\n", "\n")  # how it was read decides whether that was done already
+        head, _, self.body = text.partition("\n\n")
         while head.startswith("HTTP/1.1 100") or head.startswith("HTTP/1.1 103"):
-            head, _, self.body = self.body.partition("\r\n\r\n")
-        lines = head.split("\r\n")
+            head, _, self.body = self.body.partition("\n\n")
+        lines = head.split("\n")
         m = re.match(r"HTTP/[\d.]+ (\d+)", lines[0])
         self.status = int(m.group(1)) if m else 0
         self.headers = {}

@@ -38,8 +38,8 @@ def made():
         return proxy, server
 
     yield make
-    for end in things:
-        end()
+    codes = [end() for end in things]
+    assert all(code in (None, 0) for code in codes), codes
 
 
 # ---- HTTP/1 ----
