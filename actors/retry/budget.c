@@ -14,8 +14,8 @@ struct cell {
 
 struct budget {
     UT_hash_handle hh;
-    struct list by_use;  /* in budgets.by_use, the longest unused first */
-    uint64_t second;     /* the running one; cells of later seconds are zero */
+    struct list by_use; /* in budgets.by_use, the longest unused first */
+    uint64_t second;    /* the running one; cells of later seconds are zero */
     struct cell cells[CELLS];
     size_t name_n;
     char name[];

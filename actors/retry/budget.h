@@ -1,15 +1,15 @@
 /* Retry budgets: how many retries a service is allowed, in proportion to its requests.
  *
- * A budget is a ring of one-second cells (requests, retries) over the last BUDGET_TTL_MAX_S seconds. A retry is
- * granted while, within the last `ttl`,
+ * A budget is a ring of one-second cells (requests, retries) over the last BUDGET_TTL_MAX_S
+ * seconds. A retry is granted while, within the last `ttl`,
  *
  *     retries + 1  <=  ratio * requests  +  minimum_per_second * ttl
  *
- * This is Finagle's and Linkerd's token bucket (deposits expire after ttl) without a token to lose. The
- * parameters come with every question, so that two routes of one service may differ.
+ * This is Finagle's and Linkerd's token bucket (deposits expire after ttl) without a token to
+ * lose. The parameters come with every question, so that two routes of one service may differ.
  *
- * The set is bounded: when it is full, the budget that was used longest ago is forgotten (a forgotten
- * budget starts anew, with its minimum).
+ * The set is bounded: when it is full, the budget that was used longest ago is forgotten (a
+ * forgotten budget starts anew, with its minimum).
  */
 #ifndef RETRY_BUDGET_H
 #define RETRY_BUDGET_H

@@ -1,13 +1,15 @@
 /* weft-retry: decides whether and when a failed attempt is tried again.
  *
- * ANSWERS   retry.sock: retry_ask -> retry_go{after_ms} | retry_stop{reason}, at once; retry_settle feeds the
- *           service's budget; retry_cancel needs nothing (an answer was given already).
- *           telemetry.sock: sends its own series once a second when they changed; series_all -> all of them.
- * HOLDS     a budget per service (at most BUDGETS_MAX, the longest unused is forgotten), counters of verdicts.
- *           Nothing on disk, no memory of questions.
+ * ANSWERS   retry.sock: retry_ask -> retry_go{after_ms} | retry_stop{reason}, at once;
+ *           retry_settle feeds the service's budget; retry_cancel needs nothing (an answer was
+ *           given already).
+ *           telemetry.sock: sends its own series once a second when they changed; series_all ->
+ *           all of them.
+ * HOLDS     a budget per service (at most BUDGETS_MAX, the longest unused is forgotten),
+ *           counters of verdicts. Nothing on disk, no memory of questions.
  * NEEDS     its mailboxes in the pod's run directory. No network, no files, no keys.
- * IF IT DIES  nothing is lost but the budgets' windows: it comes back with fresh budgets. Meanwhile the proxy
- *           gets no answers and does not retry.
+ * IF IT DIES  nothing is lost but the budgets' windows: it comes back with fresh budgets.
+ *           Meanwhile the proxy gets no answers and does not retry.
  * IF SLOW   the proxy waits retry_ask_timeout (50 ms) at most, then does not retry.
  */
 #include "retry/budget.h"
@@ -38,7 +40,8 @@ struct retry {
     struct wire_desk in_desk, telemetry_desk;
     struct timer report;
     uint64_t incarnation;
-    uint64_t unanswered; /* answers that could not be sent: the asker is gone or does not read */
+    uint64_t
+        unanswered; /* answers that could not be sent: the asker is gone or does not read */
 };
 
 static void send_answer(struct retry *r, const struct wire_call *call, err_t err)
@@ -216,7 +219,10 @@ static void stop(struct actor *a)
 
 int main(int argc, char **argv)
 {
-    static const struct actor_spec spec = {.name = "weft-retry", .start = start, .stop = stop};
+    static const struct actor_spec spec = {.name = "weft-retry",
+                                           .page = "decides whether a failed attempt is retried",
+                                           .start = start,
+                                           .stop = stop};
 
     return actor_run(&spec, argc, argv);
 }

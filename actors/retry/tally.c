@@ -1,5 +1,5 @@
-/* Counters per service and verdict, in an array whose index is the series' slot for the life of the
- * process. */
+/* Counters per service and verdict, in an array whose index is the series' slot for the life of
+ * the process. */
 #include "retry/tally.h"
 
 #include "kit/buf.h"
@@ -30,7 +30,7 @@ struct service {
 
 struct tally {
     struct service *by_name;
-    struct counter *counters; /* VERDICTS per service; the first VERDICTS are "other" */
+    struct counter *counters;  /* VERDICTS per service; the first VERDICTS are "other" */
     struct service **services; /* index / VERDICTS - 1 */
     size_t n_services, max;
 };
@@ -107,7 +107,8 @@ static err_t labels_print(struct buf *out, slice_t service, enum verdict v)
     return buf_printf(out, "\",verdict=\"stop\",reason=\"%s\"", verdict_name(v));
 }
 
-/* Label text of counter i. That a service's name is UTF-8 was the decoder's business. Empty: no memory. */
+/* Label text of counter i. That a service's name is UTF-8 was the decoder's business. Empty: no
+ * memory. */
 static slice_t counter_labels(const struct tally *t, size_t i, struct arena *arena)
 {
     const struct service *s = i < VERDICTS ? NULL : t->services[i / VERDICTS - 1];

@@ -1,12 +1,14 @@
-/* A connection is READING (until the head is complete) -> WRITING (pieces of the page) -> ENDING -> closed.
+/* A connection is READING (until the head is complete) -> WRITING (pieces of the page) ->
+ * ENDING -> closed.
  *
  *   READING  in readable; nothing in `out`
  *   WRITING  out writable; `cursor` says what is still to be printed, if `has_more`
- *   ENDING   all was written and our side is shut; what still comes is thrown away until the client closes:
- *            a close with unread bytes would be a reset that can take the answer with it
+ *   ENDING   all was written and our side is shut; what still comes is thrown away until the
+ *            client closes: a close with unread bytes would be a reset that can take the answer
+ *            with it
  *
- * Whatever the client does, conn_close is the one way out; it is called by the end of the answer, by an
- * error, by the deadline, or by a newer connection that needs the place.
+ * Whatever the client does, conn_close is the one way out; it is called by the end of the
+ * answer, by an error, by the deadline, or by a newer connection that needs the place.
  */
 #include "telemetry/admin.h"
 
@@ -178,7 +180,8 @@ static err_t conn_answer(struct conn *c)
                            is_head);
     case ADMIN_METHOD:
         c->admin->count.bad++;
-        return print_plain(c, "405 Method Not Allowed", SLICE_LIT("GET and HEAD only\n"), false);
+        return print_plain(c, "405 Method Not Allowed", SLICE_LIT("GET and HEAD only\n"),
+                           false);
     case ADMIN_BAD:
         c->admin->count.bad++;
         return print_plain(c, "400 Bad Request", SLICE_LIT("not an HTTP/1.x request\n"), false);
@@ -195,7 +198,8 @@ static void conn_enter(struct conn *c, enum conn_state state)
 
     (void)event_del(&c->ev);
     c->state = state;
-    if (event_assign(&c->ev, c->admin->base, c->fd, (short)(what | EV_PERSIST), on_conn, c) != 0 ||
+    if (event_assign(&c->ev, c->admin->base, c->fd, (short)(what | EV_PERSIST), on_conn, c) !=
+            0 ||
         event_add(&c->ev, NULL) != 0)
         conn_close(c);
 }
@@ -210,7 +214,8 @@ static void conn_end(struct conn *c)
         conn_enter(c, CONN_ENDING);
 }
 
-/* Writes what there is and prints more of the page as long as the socket takes it, a bounded part per turn. */
+/* Writes what there is and prints more of the page as long as the socket takes it, a bounded
+ * part per turn. */
 static void conn_write(struct conn *c)
 {
     for (unsigned pieces = 0; pieces < 4; pieces++) {
@@ -255,8 +260,8 @@ static void conn_read(struct conn *c)
 
     if (room == NULL) { /* the head is too long */
         c->admin->count.bad++;
-        err = print_plain(c, "431 Request Header Fields Too Large", SLICE_LIT("head too large\n"),
-                          false);
+        err = print_plain(c, "431 Request Header Fields Too Large",
+                          SLICE_LIT("head too large\n"), false);
         if (err == OK)
             conn_enter(c, CONN_WRITING);
         else
@@ -365,7 +370,8 @@ err_t admin_listen(struct admin *a, int fd)
     if (i == LISTENERS_MAX)
         return ERR_OF(TOO_BIG);
     if (evutil_make_socket_nonblocking(fd) != 0 ||
-        event_assign(&a->listeners[i].ev, a->base, fd, EV_READ | EV_PERSIST, on_accept, a) != 0 ||
+        event_assign(&a->listeners[i].ev, a->base, fd, EV_READ | EV_PERSIST, on_accept, a) !=
+            0 ||
         event_add(&a->listeners[i].ev, NULL) != 0)
         return ERR_OF(OS);
     a->listeners[i].fd = fd;

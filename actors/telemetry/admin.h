@@ -1,8 +1,8 @@
 /* The admin port: GET /live, /ready, /metrics over HTTP/1.x, one request per connection.
  *
- * Anybody on the network may come here, so everything is bounded: ADMIN_CONNS connections (a new one takes the
- * place of the one that has waited longest), 10 s of life each, 8 KiB of request head, no body. Answers end
- * with the connection.
+ * Anybody on the network may come here, so everything is bounded: ADMIN_CONNS connections (a
+ * new one takes the place of the one that has waited longest), 10 s of life each, 8 KiB of
+ * request head, no body. Answers end with the connection.
  */
 #ifndef TELEMETRY_ADMIN_H
 #define TELEMETRY_ADMIN_H
@@ -35,7 +35,14 @@ MUST_USE err_t admin_listen(struct admin *a, int fd);
 void admin_stop(struct admin *a);
 
 /* What a request head asks for. */
-enum admin_page { ADMIN_LIVE, ADMIN_READY, ADMIN_METRICS, ADMIN_NOT_FOUND, ADMIN_BAD, ADMIN_METHOD };
+enum admin_page {
+    ADMIN_LIVE,
+    ADMIN_READY,
+    ADMIN_METRICS,
+    ADMIN_NOT_FOUND,
+    ADMIN_BAD,
+    ADMIN_METHOD
+};
 
 /* Reads a complete head. `is_head` is set for the method HEAD. */
 enum admin_page admin_parse(slice_t head, bool *is_head);

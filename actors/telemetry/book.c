@@ -109,8 +109,8 @@ static bool process_is_plain(slice_t name)
     if (name.n == 0 || name.n >= BOOK_PROCESS_TEXT)
         return false;
     for (size_t i = 0; i < name.n; i++)
-        if (!((name.p[i] >= 'a' && name.p[i] <= 'z') || (name.p[i] >= '0' && name.p[i] <= '9') ||
-              name.p[i] == '-'))
+        if (!((name.p[i] >= 'a' && name.p[i] <= 'z') ||
+              (name.p[i] >= '0' && name.p[i] <= '9') || name.p[i] == '-'))
             return false;
     return true;
 }
@@ -164,7 +164,8 @@ static bool index_take(struct book *b, uint64_t now_ms, size_t *out)
     return true;
 }
 
-static struct entry *entry_new(struct book *b, const uint8_t *key, size_t key_n, uint64_t now_ms)
+static struct entry *entry_new(struct book *b, const uint8_t *key, size_t key_n,
+                               uint64_t now_ms)
 {
     size_t values = family_values((enum family_id)key[1]) * sizeof(uint64_t);
     size_t head = (sizeof(struct entry) + key_n + 7) & ~(size_t)7;
@@ -232,7 +233,8 @@ static void take_one(struct book *b, uint8_t process, const struct wire_series_v
     }
 }
 
-void book_take(struct book *b, const struct wire_series *msg, uint64_t now_ms, bool *is_stranger)
+void book_take(struct book *b, const struct wire_series *msg, uint64_t now_ms,
+               bool *is_stranger)
 {
     bool is_new = false;
     int process = process_number(b, msg->process, &is_new);

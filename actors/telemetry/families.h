@@ -1,5 +1,6 @@
-/* The families of series as telemetry sees them: what a number on the wire is called and how it is read.
- * Made from proxy/series/tbl/families.h, the one table that all counting processes share. */
+/* The families of series as telemetry sees them: what a number on the wire is called and how it
+ * is read. Made from proxy/series/tbl/families.h, the one table that all counting processes
+ * share. */
 #ifndef TELEMETRY_FAMILIES_H
 #define TELEMETRY_FAMILIES_H
 

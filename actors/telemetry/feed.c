@@ -11,14 +11,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PART_BYTES   (160u * 1024u) /* of series in one message; the limit of a message is 256 KiB */
-#define PART_SERIES  2000u
-#define BEAT_MS      5000u
-#define ALL_MS       10000u
-#define ALL_IDLE_MS  60000u
-#define REOPEN_MS    30000u
-#define EVENTS_MAX   256u
-#define EVENT_BYTES  2048u /* a packed event; larger ones are dropped */
+#define PART_BYTES                                                                             \
+    (160u * 1024u) /* of series in one message; the limit of a message is 256 KiB */
+#define PART_SERIES 2000u
+#define BEAT_MS     5000u
+#define ALL_MS      10000u
+#define ALL_IDLE_MS 60000u
+#define REOPEN_MS   30000u
+#define EVENTS_MAX  256u
+#define EVENT_BYTES 2048u /* a packed event; larger ones are dropped */
 
 enum feed_state { FEED_NO_KEY, FEED_DOWN, FEED_UP };
 
@@ -167,7 +168,8 @@ static void queue_drop_first(struct feed *f)
     f->queue_n--;
 }
 
-/* The first event goes as soon as somebody listens to events; one that nobody wants is dropped then. */
+/* The first event goes as soon as somebody listens to events; one that nobody wants is dropped
+ * then. */
 static void send_events(struct feed *f)
 {
     if (!subs_want(&f->subs, SLICE_LIT("event/")))
@@ -183,8 +185,8 @@ static void send_events(struct feed *f)
 static bool kind_is_plain(slice_t kind)
 {
     for (size_t i = 0; i < kind.n; i++)
-        if (!((kind.p[i] >= 'A' && kind.p[i] <= 'Z') || (kind.p[i] >= '0' && kind.p[i] <= '9') ||
-              kind.p[i] == '_'))
+        if (!((kind.p[i] >= 'A' && kind.p[i] <= 'Z') ||
+              (kind.p[i] >= '0' && kind.p[i] <= '9') || kind.p[i] == '_'))
             return false;
     return kind.n > 0;
 }
@@ -219,7 +221,8 @@ void feed_event(struct feed *f, const struct wire_event *event)
 
 /* ---- the socket ---- */
 
-/* The next word of 40 characters, NUL-terminated in word. False: there is none, or one of another length. */
+/* The next word of 40 characters, NUL-terminated in word. False: there is none, or one of
+ * another length. */
 static bool key_word(slice_t *rest, char word[41])
 {
     size_t n = 0;
@@ -288,8 +291,8 @@ static void on_link(void *arg, bool is_up)
 {
     struct feed *f = arg;
 
-    /* libzmq keeps the subscriptions of a connection that it restores, and tells only of new ones: ours are
-     * kept as well. The other side may have forgotten everything else. */
+    /* libzmq keeps the subscriptions of a connection that it restores, and tells only of new
+     * ones: ours are kept as well. The other side may have forgotten everything else. */
     feed_enter(f, is_up ? FEED_UP : FEED_DOWN);
     if (is_up) {
         f->wants_all = true;
@@ -301,7 +304,8 @@ static err_t open_mailbox(struct feed *f, const char *secret)
 {
     char public_key[MAILBOX_KEY_TEXT], endpoint[300];
 
-    if (snprintf(endpoint, sizeof(endpoint), "tcp://%s", f->conf.collector) >= (int)sizeof(endpoint))
+    if (snprintf(endpoint, sizeof(endpoint), "tcp://%s", f->conf.collector) >=
+        (int)sizeof(endpoint))
         return ERR_OF(BAD_SETTING);
     TRY(mailbox_public_of(secret, public_key));
     return mailbox_open(f->conf.base,
@@ -347,8 +351,8 @@ err_t feed_new(const struct feed_conf *conf, struct feed **out)
     if (f == NULL)
         return ERR_OF(NOMEM);
     f->conf = *conf;
-    if (snprintf(f->topic, sizeof(f->topic), "metrics/%s/%s/%s", conf->who.ns, conf->who.workload,
-                 conf->who.pod) >= (int)sizeof(f->topic)) {
+    if (snprintf(f->topic, sizeof(f->topic), "metrics/%s/%s/%s", conf->who.ns,
+                 conf->who.workload, conf->who.pod) >= (int)sizeof(f->topic)) {
         free(f);
         return ERR_OF(BAD_SETTING);
     }
@@ -389,7 +393,6 @@ void feed_tick(struct feed *f)
 
 void feed_count(const struct feed *f, struct feed_counters *out)
 {
-    *out = (struct feed_counters){.sent = f->sent,
-                                  .events_dropped = f->events_dropped,
-                                  .is_up = f->state == FEED_UP};
+    *out = (struct feed_counters){
+        .sent = f->sent, .events_dropped = f->events_dropped, .is_up = f->state == FEED_UP};
 }

@@ -1,16 +1,18 @@
 /* The pod's end of the feed: an XPUB that connects to the collector.
  *
  *   NO_KEY --link.key readable--> DOWN --handshake--> UP
- *     ^                            ^  '---- REOPEN_MS without a handshake: closed, key read again --.
- *     '----------------------------|-----------------------------------------------------------'
+ *     ^                            ^ |
+ *     |                            | '--handshake lost-- (UP -> DOWN)
+ *     '--REOPEN_MS in DOWN: the socket is closed and the key read again
  *   NO_KEY  no socket; STATE_DIR/link.key is looked for once a second (the pod is joining)
- *   DOWN    the socket is open and connects again and again; the collector may not know our key yet. If that
- *           lasts, the key on disk may be another one by now: hence REOPEN
+ *   DOWN    the socket is open and connects again and again; the collector may not know our key
+ *           yet. If that lasts, the key on disk may be another one by now: hence REOPEN
  *   UP      subscriptions come in; what somebody wants is sent
  *
- * Metrics: once a second the series that changed; all of them after a new subscription and, while something
- * changes, every 10 s (every 60 s when idle); a heartbeat without series every 5 s. Nobody subscribed: nothing is
- * made. Events that nobody can hear yet wait in a ring of EVENTS_MAX, the oldest gives way and is counted.
+ * Metrics: once a second the series that changed; all of them after a new subscription and,
+ * while something changes, every 10 s (every 60 s when idle); a heartbeat without series every
+ * 5 s. Nobody subscribed: nothing is made. Events that nobody can hear yet wait in a ring of
+ * EVENTS_MAX, the oldest gives way and is counted.
  */
 #ifndef TELEMETRY_FEED_H
 #define TELEMETRY_FEED_H
@@ -59,8 +61,8 @@ struct feed_counters {
 };
 void feed_count(const struct feed *f, struct feed_counters *out);
 
-/* The secret key in the text of link.key: one line, the secret key in Z85, or two, the pair. False: not of the
- * form, or no pair. */
+/* The secret key in the text of link.key: one line, the secret key in Z85, or two, the pair.
+ * False: not of the form, or no pair. */
 bool feed_parse_key(slice_t text, char secret[41]);
 
 #endif

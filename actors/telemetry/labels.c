@@ -1,5 +1,5 @@
-/* A process that parses strangers' bytes sent this text: it is read as carefully as theirs, since it is
- * printed into /metrics as it is. */
+/* A process that parses strangers' bytes sent this text: it is read as carefully as theirs,
+ * since it is printed into /metrics as it is. */
 #include "telemetry/labels.h"
 
 static bool is_name_byte(uint8_t c, bool is_first)

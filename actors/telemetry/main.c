@@ -1,14 +1,19 @@
-/* weft-telemetry: the pod's numbers for everybody who asks: /metrics, /ready, /live, and the feed.
+/* weft-telemetry: the pod's numbers for everybody who asks: /metrics, /ready, /live, and the
+ * feed.
  *
  * ANSWERS   telemetry.sock: series, event, state from the pod's other processes.
  *           admin port: GET /live, /ready, /metrics.
- *           the feed (to settings.collector): metrics and events that somebody has subscribed to.
- * HOLDS     the last cumulative value of every series, states, the process table, events nobody heard yet.
- * NEEDS     its mailbox, the inherited admin listeners, one TCP connection to the collector, STATE_DIR to read
- *           link.key, /proc to read the memory and CPU time of the pod's processes. Writes no file.
- * IF IT DIES  nothing is lost: on its return every process sends its cumulative values again. Events that waited
- *           for a subscriber are gone.
- * IF SLOW   its peers' queues fill up and they send later: values are cumulative. No request waits for it.
+ *           the feed (to settings.collector): metrics and events that somebody has subscribed
+ *           to.
+ * HOLDS     the last cumulative value of every series, states, the process table, events nobody
+ *           heard yet.
+ * NEEDS     its mailbox, the inherited admin listeners, one TCP connection to the collector,
+ *           STATE_DIR to read link.key, /proc to read the memory and CPU time of the pod's
+ *           processes. Writes no file.
+ * IF IT DIES  nothing is lost: on its return every process sends its cumulative values again.
+ *           Events that waited for a subscriber are gone.
+ * IF SLOW   its peers' queues fill up and they send later: values are cumulative. No request
+ *           waits for it.
  */
 #include "telemetry/admin.h"
 #include "telemetry/book.h"
@@ -27,11 +32,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define SERIES_MAX   8192u
-#define TICK_MS      1000u
-#define USAGE_TICKS  5u /* /proc is read every so many ticks */
-#define FILES_MAX    256u
-#define LAST_MS      150u /* for the last numbers to leave the process */
+#define SERIES_MAX  8192u
+#define TICK_MS     1000u
+#define USAGE_TICKS 5u /* /proc is read every so many ticks */
+#define FILES_MAX   256u
+#define LAST_MS     150u /* for the last numbers to leave the process */
 
 struct telemetry {
     struct actor *actor;
@@ -144,17 +149,18 @@ static const char *first_of(const char *a, const char *b, const char *c)
 static err_t make_feed(struct telemetry *t)
 {
     const struct settings *s = &t->actor->settings;
-    struct feed_conf conf = {.base = t->actor->base,
-                             .collector = s->collector,
-                             .server_key = s->broker_key,
-                             .state_dir = s->state_dir,
-                             .who = {.ns = s->namespace,
-                                     .pod = first_of(s->pod, "", ""),
-                                     .workload = first_of(s->workload, s->service_account, s->pod),
-                                     .service_account = s->service_account,
-                                     .serves = s->serves},
-                             .book = t->book,
-                             .status = &t->status};
+    struct feed_conf conf = {
+        .base = t->actor->base,
+        .collector = s->collector,
+        .server_key = s->broker_key,
+        .state_dir = s->state_dir,
+        .who = {.ns = s->namespace,
+                .pod = first_of(s->pod, "", ""),
+                .workload = first_of(s->workload, s->service_account, s->pod),
+                .service_account = s->service_account,
+                .serves = s->serves},
+        .book = t->book,
+        .status = &t->status};
 
     (void)slice_to_u64(slice_str(getenv("WEFT_INCARNATION")), &conf.who.incarnation);
     return feed_new(&conf, &t->feed);

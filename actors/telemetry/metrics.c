@@ -25,7 +25,8 @@ static err_t print_head(struct buf *out, const char *name, const char *help, con
 
 /* ---- series ---- */
 
-/* NAME SUFFIX {labels,worker="N",EXTRA}: a second worker's series would else repeat the first one's. */
+/* NAME SUFFIX {labels,worker="N",EXTRA}: a second worker's series would else repeat the first
+ * one's. */
 static err_t print_name(struct buf *out, const struct book_series *s, const char *suffix,
                         const char *extra)
 {
@@ -109,8 +110,8 @@ static err_t print_processes(struct buf *out, const struct status *s)
                   usage_rss_kib(s) * 1024));
     TRY(print_head(out, "process_cpu_seconds_total", "CPU time of the pod's running processes.",
                    "counter"));
-    return buf_printf(out, "process_cpu_seconds_total %" PRIu64 ".%03u\n", usage_cpu_ms(s) / 1000,
-                      (unsigned)(usage_cpu_ms(s) % 1000));
+    return buf_printf(out, "process_cpu_seconds_total %" PRIu64 ".%03u\n",
+                      usage_cpu_ms(s) / 1000, (unsigned)(usage_cpu_ms(s) % 1000));
 }
 
 static err_t print_states(struct buf *out, const struct status *s)
@@ -119,11 +120,12 @@ static err_t print_states(struct buf *out, const struct status *s)
 
     if (cert != NULL && cert->value > 0)
         TRY(print_one(out, "control_identity_cert_expiration_timestamp_seconds",
-                      "When the pod's certificate ends.", "gauge", (uint64_t)cert->value / 1000));
+                      "When the pod's certificate ends.", "gauge",
+                      (uint64_t)cert->value / 1000));
     TRY(print_one(out, "weft_broker_connected", "Whether the session with the broker is open.",
                   "gauge", status_is_good(s, STATE_BROKER)));
-    TRY(print_one(out, "weft_ready", "Whether the pod can take traffic, as /ready says.", "gauge",
-                  status_is_ready(s, NULL)));
+    TRY(print_one(out, "weft_ready", "Whether the pod can take traffic, as /ready says.",
+                  "gauge", status_is_ready(s, NULL)));
     if (s->n_states == 0)
         return OK;
     TRY(print_head(out, "weft_state", "States as the pod's processes report them: 1 is good.",
@@ -141,9 +143,10 @@ static err_t print_tail(const struct metrics_source *src, struct buf *out)
 
     TRY(print_processes(out, src->status));
     TRY(print_states(out, src->status));
-    TRY(print_head(out, "process_start_time_seconds", "When weft-telemetry was started.", "gauge"));
-    TRY(buf_printf(out, "process_start_time_seconds %" PRId64 ".%03u\n", own->start_wall_ms / 1000,
-                   (unsigned)(own->start_wall_ms % 1000)));
+    TRY(print_head(out, "process_start_time_seconds", "When weft-telemetry was started.",
+                   "gauge"));
+    TRY(buf_printf(out, "process_start_time_seconds %" PRId64 ".%03u\n",
+                   own->start_wall_ms / 1000, (unsigned)(own->start_wall_ms % 1000)));
     TRY(print_head(out, "proxy_build_info", "Version of Weft.", "gauge"));
     TRY(buf_printf(out, "proxy_build_info{version=\"%s\",vendor=\"weft\"} 1\n", WEFT_VERSION));
     TRY(print_one(out, "weft_feed_connected", "Whether the collector is connected.", "gauge",

@@ -1,5 +1,5 @@
-/* /metrics: the Prometheus text format, ending in "# EOF". Printed piece by piece, so that a large pod's
- * page needs no large buffer. */
+/* /metrics: the Prometheus text format, ending in "# EOF". Printed piece by piece, so that a
+ * large pod's page needs no large buffer. */
 #ifndef TELEMETRY_METRICS_H
 #define TELEMETRY_METRICS_H
 
@@ -31,8 +31,8 @@ struct metrics_cursor {
     bool is_done;
 };
 
-/* Appends about `some` bytes of the page (one series more at most). is_done says that it is complete.
- * On an error (no room) the page cannot be completed. */
+/* Appends about `some` bytes of the page (one series more at most). is_done says that it is
+ * complete. On an error (no room) the page cannot be completed. */
 MUST_USE err_t metrics_print(const struct metrics_source *src, struct metrics_cursor *at,
                              size_t some, struct buf *out);
 

@@ -56,7 +56,8 @@ static err_t put_labels(struct buf *out, slice_t labels)
     return OK;
 }
 
-/* [[upper bound, observations], ...] of the buckets that have any; the bound of the last is nil (+Inf). */
+/* [[upper bound, observations], ...] of the buckets that have any; the bound of the last is nil
+ * (+Inf). */
 static err_t put_buckets(struct buf *out, const char *key, const uint64_t *counts, unsigned n,
                          uint64_t (*bound)(unsigned i))
 {
@@ -100,9 +101,10 @@ err_t pack_series(struct buf *out, const struct book_series *s)
 
     TRY(wire_put_map(out, is_histogram ? 8 : 5));
     TRY(put_text(out, "name", slice_str(f->name)));
-    TRY(put_text(out, "type", slice_str(is_histogram ? "histogram"
-                                        : f->kind == FAMILY_GAUGE ? "gauge"
-                                                                  : "counter")));
+    TRY(put_text(out, "type",
+                 slice_str(is_histogram              ? "histogram"
+                           : f->kind == FAMILY_GAUGE ? "gauge"
+                                                     : "counter")));
     TRY(put_text(out, "process", slice_str(s->process)));
     TRY(put_labels(out, s->labels));
     if (is_histogram)

@@ -31,8 +31,9 @@ struct pack_head {
 MUST_USE err_t pack_series(struct buf *out, const struct book_series *s);
 
 /* Appends a whole metrics message; `series` are n_series maps made by pack_series. */
-MUST_USE err_t pack_metrics(struct buf *out, const struct pack_who *who, const struct pack_head *head,
-                            const struct status *status, slice_t series);
+MUST_USE err_t pack_metrics(struct buf *out, const struct pack_who *who,
+                            const struct pack_head *head, const struct status *status,
+                            slice_t series);
 
 MUST_USE err_t pack_event(struct buf *out, const struct pack_who *who, uint64_t seq,
                           const struct wire_event *event);

@@ -131,8 +131,8 @@ bool status_take_line(struct status *s, slice_t line, const char *self, bool *ha
         return true;
     }
     *name = one->name;
-    *has_restarted = one->restarts > before &&
-                     (s->n_processes == known || strcmp(one->name, self) == 0);
+    *has_restarted =
+        one->restarts > before && (s->n_processes == known || strcmp(one->name, self) == 0);
     return true;
 }
 
@@ -159,13 +159,14 @@ static bool proxy_is_there(const struct status *s)
     return false;
 }
 
-static void say_missing(const struct status *s, struct buf *why, const char *key, const char *what)
+static void say_missing(const struct status *s, struct buf *why, const char *key,
+                        const char *what)
 {
     const struct status_state *one = status_find(s, key);
     const char *text = one != NULL ? one->text : "";
 
-    if (why != NULL && buf_printf(why, "%s: %s%s%s\n", key, what, text[0] != '\0' ? ": " : "",
-                                  text) != OK)
+    if (why != NULL &&
+        buf_printf(why, "%s: %s%s%s\n", key, what, text[0] != '\0' ? ": " : "", text) != OK)
         return; /* the status code says it too */
 }
 
@@ -178,7 +179,8 @@ bool status_is_ready(const struct status *s, struct buf *why)
         is_ready = false;
     }
     if (!status_is_good(s, STATE_BROKER) && !status_is_good(s, STATE_SNAPSHOT)) {
-        say_missing(s, why, STATE_BROKER, "not connected, and there is no snapshot to go on with");
+        say_missing(s, why, STATE_BROKER,
+                    "not connected, and there is no snapshot to go on with");
         is_ready = false;
     }
     if (!proxy_is_there(s)) {

@@ -1,5 +1,5 @@
-/* What telemetry knows of the pod besides its series: states that the processes report, the process table that
- * the supervisor reports, and whether the pod is ready. */
+/* What telemetry knows of the pod besides its series: states that the processes report, the
+ * process table that the supervisor reports, and whether the pod is ready. */
 #ifndef TELEMETRY_STATUS_H
 #define TELEMETRY_STATUS_H
 
@@ -46,16 +46,16 @@ struct status {
 
 void status_take_state(struct status *s, const struct wire_state *msg);
 
-/* A lifeline line "process NAME PID RESTARTS STATE". False: it is not one. *has_restarted: the process has been
- * started again since its last line (or, with no line before: it is `self`, which learns of its own
- * restarts that way); *name is its name then. */
+/* A lifeline line "process NAME PID RESTARTS STATE". False: it is not one. *has_restarted: the
+ * process has been started again since its last line (or, with no line before: it is `self`,
+ * which learns of its own restarts that way); *name is its name then. */
 bool status_take_line(struct status *s, slice_t line, const char *self, bool *has_restarted,
                       const char **name);
 
 const struct status_state *status_find(const struct status *s, const char *key);
 bool status_is_good(const struct status *s, const char *key);
 
-/* Whether the pod can take traffic; appends one line per missing thing to `why` (may be NULL). */
+/* Whether the pod can take traffic; appends one line per missing thing to `why` (or NULL). */
 bool status_is_ready(const struct status *s, struct buf *why);
 
 uint32_t status_restarts(const struct status *s); /* of all processes together */

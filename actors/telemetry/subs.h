@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define SUBS_MAX       256u
-#define SUBS_TEXT_MAX  1024u
+#define SUBS_MAX      256u
+#define SUBS_TEXT_MAX 1024u
 
 struct subs {
     char *prefixes[SUBS_MAX]; /* owned, NUL-terminated */
@@ -19,8 +19,8 @@ struct subs {
 
 void subs_done(struct subs *s);
 
-/* A message of XPUB: first byte 1 or 0, then the prefix. True: something new was subscribed to. Others are
- * ignored. */
+/* A message of XPUB: first byte 1 or 0, then the prefix. True: something new was subscribed to.
+ * Others are ignored. */
 bool subs_take(struct subs *s, slice_t body);
 
 /* Whether anybody wants a message of this topic. */

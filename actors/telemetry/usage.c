@@ -47,8 +47,8 @@ static void read_one(struct status_process *p, uint64_t page_kib, uint64_t ticks
         return;
     n = read(fd, text, sizeof(text));
     (void)close(fd);
-    if (n > 0 && !usage_parse(slice(text, (size_t)n), page_kib, ticks_per_s, &p->rss_kib,
-                              &p->cpu_ms))
+    if (n > 0 &&
+        !usage_parse(slice(text, (size_t)n), page_kib, ticks_per_s, &p->rss_kib, &p->cpu_ms))
         p->rss_kib = p->cpu_ms = 0;
 }
 

@@ -1,4 +1,5 @@
-/* Memory and CPU time of the pod's processes, from /proc/PID/stat (which asks no right to trace them). */
+/* Memory and CPU time of the pod's processes, from /proc/PID/stat (which asks no right to trace
+ * them). */
 #ifndef TELEMETRY_USAGE_H
 #define TELEMETRY_USAGE_H
 
@@ -8,7 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Reads /proc for every process of the table that has a pid. What cannot be read keeps its last value. */
+/* Reads /proc for every process of the table that has a pid. What cannot be read keeps its last
+ * value. */
 void usage_read(struct status *s);
 
 /* The text of a stat file. False: not of the form. For tests. */

@@ -1,7 +1,8 @@
-/* Outbound series are the client's pod's: source = the pod's workload, destination = the labels dst_namespace
- * and dst_service, or the authority, or the address, where the mesh knows no service. Inbound series are the
- * server's pod's: destination = the service that the pod serves at srv_port (or its workload), source = the
- * service account in the client's identity, or "(unmeshed)". A split's backends are destinations of their own. */
+/* Outbound series are the client's pod's: source = the pod's workload, destination = the labels
+ * dst_namespace and dst_service, or the authority, or the address, where the mesh knows no
+ * service. Inbound series are the server's pod's: destination = the service that the pod serves
+ * at srv_port (or its workload), source = the service account in the client's identity, or
+ * "(unmeshed)". A split's backends are destinations of their own. */
 #include "broker/collector/edges.h"
 
 #include "kit/hash.h"
@@ -109,8 +110,8 @@ bool edges_parse_identity(slice_t identity, slice_t *service_account, slice_t *n
         return false;
     *ns = slice(rest.p, (size_t)(dot - rest.p));
     rest = slice_skip(rest, ns->n + 1);
-    return slice_starts(rest, SLICE_LIT("serviceaccount.identity.")) && service_account->n > 0 &&
-           ns->n > 0 && ns->n <= 63;
+    return slice_starts(rest, SLICE_LIT("serviceaccount.identity.")) &&
+           service_account->n > 0 && ns->n > 0 && ns->n <= 63;
 }
 
 static slice_t or_else(slice_t a, slice_t b)
@@ -129,7 +130,8 @@ static slice_t service_at(const struct feed_metrics *m, slice_t port)
     return m->workload;
 }
 
-/* A mesh-made answer has no backend; its authority names the service all the same: NAME.NS.svc.ZONE:PORT. */
+/* A mesh-made answer has no backend; its authority names the service all the same:
+ * NAME.NS.svc.ZONE:PORT. */
 static bool parse_service_authority(slice_t authority, slice_t *name, slice_t *ns)
 {
     const uint8_t *dot = authority.n != 0 ? memchr(authority.p, '.', authority.n) : NULL;
@@ -180,8 +182,8 @@ static void name_inbound(const struct feed_metrics *m, const struct feed_series 
 }
 
 /* False: this series says nothing about an edge (the application's own side of a proxy, say). */
-static bool name_edge(const struct feed_metrics *m, const struct feed_series *s, enum measure what,
-                      struct names *out)
+static bool name_edge(const struct feed_metrics *m, const struct feed_series *s,
+                      enum measure what, struct names *out)
 {
     slice_t direction = parse_label(s, "direction"), peer = parse_label(s, "peer");
     bool is_inbound = slice_is_str(direction, "inbound");

@@ -1,6 +1,6 @@
-/* What traffic a series' change stands for: which edge (source workload -> service), and what is added to it.
- * Sums of changes wait here until they are written. Bounded: what comes after EDGES_MAX different edges is
- * added to one edge named "(other)". */
+/* What traffic a series' change stands for: which edge (source workload -> service), and what
+ * is added to it. Sums of changes wait here until they are written. Bounded: what comes after
+ * EDGES_MAX different edges is added to one edge named "(other)". */
 #ifndef COLLECTOR_EDGES_H
 #define COLLECTOR_EDGES_H
 
@@ -17,8 +17,8 @@ bool edges_use(slice_t family);
 MUST_USE err_t edges_new(struct edges **out);
 void edges_free(struct edges **e);
 
-/* Adds a series' change: `delta` has one number for a counter; for a histogram PARSE_BUCKETS numbers, the sum in
- * microseconds and PARSE_FINES numbers. `m` says whose series it is. */
+/* Adds a series' change: `delta` has one number for a counter; for a histogram PARSE_BUCKETS
+ * numbers, the sum in microseconds and PARSE_FINES numbers. `m` says whose series it is. */
 void edges_add(struct edges *e, const struct feed_metrics *m, const struct feed_series *s,
                const uint64_t *delta);
 

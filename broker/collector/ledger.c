@@ -36,7 +36,7 @@ struct series {
 struct pod {
     UT_hash_handle hh;
     struct series *series;
-    struct list heard; /* in ledger.heard while its row is to be written */
+    struct list heard;            /* in ledger.heard while its row is to be written */
     uint64_t incarnation, former; /* former: 0 = none known */
     bool has_former_rows;         /* rows of another incarnation are in the database */
     struct telemetry_pod facts;   /* its texts point into the arrays below */
@@ -252,7 +252,8 @@ static void keep_text(char *out, size_t cap, slice_t text, slice_t *kept)
     *kept = slice_str(out);
 }
 
-static void pod_note(struct ledger *l, struct pod *p, const struct feed_metrics *m, int64_t wall_ms)
+static void pod_note(struct ledger *l, struct pod *p, const struct feed_metrics *m,
+                     int64_t wall_ms)
 {
     struct telemetry_pod *f = &p->facts;
 
@@ -274,7 +275,8 @@ static void pod_note(struct ledger *l, struct pod *p, const struct feed_metrics 
         l->since_ms = wall_ms;
 }
 
-/* The pod of a message, ready for values of its incarnation. NULL: no room, or a message that is late. */
+/* The pod of a message, ready for values of its incarnation. NULL: no room, or a message that
+ * is late. */
 static struct pod *pod_of(struct ledger *l, const struct feed_metrics *m)
 {
     char name[POD_NAME_MAX + 1];
@@ -303,7 +305,8 @@ static struct pod *pod_of(struct ledger *l, const struct feed_metrics *m)
 }
 
 /* The difference to the last values, which become the new ones. False: nothing has changed. */
-static bool series_advance(struct ledger *l, struct series *s, const uint64_t *now, uint64_t *delta)
+static bool series_advance(struct ledger *l, struct series *s, const uint64_t *now,
+                           uint64_t *delta)
 {
     bool has_fallen = false, has_changed = false;
 
@@ -395,8 +398,10 @@ void ledger_event(struct ledger *l, const struct feed_event *e, int64_t wall_ms)
     one->row.kind = append(&at, e->kind);
     one->row.object = append(&at, e->object);
     one->row.message = append(&at, e->message);
-    /* A pod's clock may be anything; a time far off would hide the event from who looks at today's. */
-    one->row.at_ms = e->at_ms > wall_ms - 3600000 && e->at_ms < wall_ms + 60000 ? e->at_ms : wall_ms;
+    /* A pod's clock may be anything; a time far off would hide the event from who looks at
+     * today's. */
+    one->row.at_ms =
+        e->at_ms > wall_ms - 3600000 && e->at_ms < wall_ms + 60000 ? e->at_ms : wall_ms;
     list_push(&l->events, &one->node);
     l->n_events++;
     l->count.events++;
@@ -425,12 +430,13 @@ static err_t write_last(struct ledger *l)
         char key[KEY_DIGITS + 1];
 
         key_print(&s->key, key);
-        TRY(telemetry_put_last(l->db, &(struct telemetry_last){.pod = slice(s->pod->name, s->pod->name_n),
-                                                               .series = slice_str(key),
-                                                               .incarnation = s->pod->incarnation,
-                                                               .at_ms = s->at_ms,
-                                                               .values = s->values,
-                                                               .n_values = s->n_values}));
+        TRY(telemetry_put_last(
+            l->db, &(struct telemetry_last){.pod = slice(s->pod->name, s->pod->name_n),
+                                            .series = slice_str(key),
+                                            .incarnation = s->pod->incarnation,
+                                            .at_ms = s->at_ms,
+                                            .values = s->values,
+                                            .n_values = s->n_values}));
     }
     return OK;
 }

@@ -1,17 +1,18 @@
 /* weft-collector: takes all pods' feeds, forwards them to subscribers, writes rollups.
  *
- * ANSWERS   tcp PODS_PORT (XSUB): frames of pods, admitted by their link's key. A frame whose topic or body speaks for
- *           another pod than the key's owner is dropped and counted.
- *           tcp FEED_PORT (XPUB): subscribers, admitted by a key that `weft feed-key` made. Their subscriptions
- *           travel to the pods, frames come back unchanged.
- * HOLDS     last cumulative values and waiting sums (ledger.h), in memory and in STATE/collector/telemetry.db,
- *           which it alone writes, every 2 s.
- * NEEDS     STATE/broker/curve.key (its server key pair), STATE/broker/mesh.db to read (whose key is it),
- *           STATE/collector to write, its two TCP ports. Starts nothing, connects nowhere.
- * IF IT DIES  pods go on and keep cumulative values: what happened meanwhile is in the first difference after its
- *           return. Subscribers reconnect by themselves.
- * IF SLOW   pods' frames are dropped at its queues, which the next cumulative value makes good; subscribers that
- *           are slow lose frames (they see it in `seq`) and slow nobody.
+ * ANSWERS   tcp PODS_PORT (XSUB): frames of pods, admitted by their link's key. A frame whose
+ *           topic or body speaks for another pod than the key's owner is dropped and counted.
+ *           tcp FEED_PORT (XPUB): subscribers, admitted by a key that `weft feed-key` made.
+ *           Their subscriptions travel to the pods, frames come back unchanged.
+ * HOLDS     last cumulative values and waiting sums (ledger.h), in memory and in
+ *           STATE/collector/telemetry.db, which it alone writes, every 2 s.
+ * NEEDS     STATE/broker/curve.key (its server key pair), STATE/broker/mesh.db to read (whose
+ *           key is it), STATE/collector to write, its two TCP ports. Starts nothing, connects
+ *           nowhere.
+ * IF IT DIES  pods go on and keep cumulative values: what happened meanwhile is in the first
+ *           difference after its return. Subscribers reconnect by themselves.
+ * IF SLOW   pods' frames are dropped at its queues, which the next cumulative value makes good;
+ *           subscribers that are slow lose frames (they see it in `seq`) and slow nobody.
  */
 #include "broker/collector/ledger.h"
 #include "broker/collector/owners.h"
@@ -32,8 +33,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FLUSH_MS      2000u
-#define TRIM_FLUSHES  15u /* trimming begins every so many flushes, and goes on while there is more */
+#define FLUSH_MS 2000u
+#define TRIM_FLUSHES                                                                           \
+    15u /* trimming begins every so many flushes, and goes on while there is more */
 #define TRIM_ROWS     2000u
 #define NOTE_FLUSHES  5u
 #define SERIES_MAX    1000000u
@@ -145,7 +147,8 @@ static void on_frame(void *arg, const struct mailbox_msg *m)
     else
         c->count.malformed++;
     log_warn("frame dropped", "reason=%s topic=\"%.*s\" bytes=%zu from=%.8s", err->name,
-             (int)(m->topic.n < 80 ? m->topic.n : 80), (const char *)m->topic.p, m->body.n, m->user);
+             (int)(m->topic.n < 80 ? m->topic.n : 80), (const char *)m->topic.p, m->body.n,
+             m->user);
 }
 
 /* ---- subscriptions ---- */
@@ -155,7 +158,8 @@ static bool prefix_is_useful(slice_t prefix)
     static const char *const kinds[] = {"metrics/", "event/", "request/"};
 
     for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (slice_starts(prefix, slice_str(kinds[i])) || slice_starts(slice_str(kinds[i]), prefix))
+        if (slice_starts(prefix, slice_str(kinds[i])) ||
+            slice_starts(slice_str(kinds[i]), prefix))
             return true;
     return false;
 }
@@ -230,16 +234,16 @@ static bool allow_subscriber(void *arg, const struct mailbox_peer *peer, char us
     return owners_allow_subscriber(c->owners, peer, user);
 }
 
-static err_t open_one(struct collector *c, enum mailbox_kind kind, const char *name, uint32_t port,
-                      const char *secret, mailbox_allow_fn *allow,
+static err_t open_one(struct collector *c, enum mailbox_kind kind, const char *name,
+                      uint32_t port, const char *secret, mailbox_allow_fn *allow,
                       void (*on_msg)(void *, const struct mailbox_msg *), struct mailbox **out)
 {
     const char *host = c->actor->settings.listen_address;
     bool has_brackets = strchr(host, ':') != NULL && host[0] != '[';
     char endpoint[300];
 
-    if (snprintf(endpoint, sizeof(endpoint), "tcp://%s%s%s:%" PRIu32, has_brackets ? "[" : "", host,
-                 has_brackets ? "]" : "", port) >= (int)sizeof(endpoint))
+    if (snprintf(endpoint, sizeof(endpoint), "tcp://%s%s%s:%" PRIu32, has_brackets ? "[" : "",
+                 host, has_brackets ? "]" : "", port) >= (int)sizeof(endpoint))
         return ERR_OF(BAD_SETTING);
     return mailbox_open(c->actor->base,
                         &(struct mailbox_conf){.kind = kind,
@@ -260,8 +264,7 @@ static err_t open_sockets(struct collector *c, const char *secret)
 
     TRY(open_one(c, MAILBOX_XPUB, "feed", s->feed_port, secret, allow_subscriber,
                  on_subscription, &c->feed));
-    TRY(open_one(c, MAILBOX_XSUB, "pods", s->pods_port, secret, allow_pod, on_frame,
-                 &c->pods));
+    TRY(open_one(c, MAILBOX_XSUB, "pods", s->pods_port, secret, allow_pod, on_frame, &c->pods));
     return subscribe_ourselves(c);
 }
 
@@ -272,7 +275,8 @@ static bool find_key(void *arg, const char *public_key, struct key_owner *out)
     return c->keys != NULL && keys_find(c->keys, public_key, out);
 }
 
-/* Serves as soon as the broker has made its key and its database, which may be after we were started. */
+/* Serves as soon as the broker has made its key and its database, which may be after we were
+ * started. */
 static void on_wait(void *arg)
 {
     struct collector *c = arg;
@@ -343,7 +347,8 @@ static void on_flush(void *arg)
     bool is_failing = err != OK;
 
     if (is_failing)
-        log_error("rollups not written", "reason=%s kept=\"in memory, tried again\"", err->name);
+        log_error("rollups not written", "reason=%s kept=\"in memory, tried again\"",
+                  err->name);
     else if (c->was_failing)
         log_info("rollups written again", "%s", "");
     c->was_failing = is_failing;
@@ -430,7 +435,8 @@ static err_t start(struct actor *a)
     a->state = c;
     c->actor = a;
     TRY(make_dir(a->settings.state_dir, "broker", c->broker_dir, sizeof(c->broker_dir)));
-    TRY(make_dir(a->settings.state_dir, "collector", c->collector_dir, sizeof(c->collector_dir)));
+    TRY(make_dir(a->settings.state_dir, "collector", c->collector_dir,
+                 sizeof(c->collector_dir)));
     TRY(telemetry_open(a->settings.state_dir, &c->db, &was_fresh));
     TRY(ledger_new(c->db, SERIES_MAX, &c->ledger));
     TRY(owners_new(find_key, c, &c->owners));
@@ -469,7 +475,8 @@ static void stop(struct actor *a)
     mailbox_close(&c->pods);
     mailbox_close(&c->feed);
     if (ledger_flush(c->ledger) != OK)
-        log_warn("last rollups not written", "%s", "the next start counts them by the difference");
+        log_warn("last rollups not written", "%s",
+                 "the next start counts them by the difference");
     ledger_free(&c->ledger);
     owners_free(&c->owners);
     keys_close(&c->keys);
@@ -480,13 +487,14 @@ static void stop(struct actor *a)
 
 int main(int argc, char **argv)
 {
-    static const struct actor_spec spec = {.name = "weft-collector",
-                                           .page = "takes the pods' feeds, forwards them, writes rollups",
-                                           .start = start,
-                                           .confine = confine,
-                                           .confined = confined,
-                                           .line = on_line,
-                                           .stop = stop};
+    static const struct actor_spec spec = {
+        .name = "weft-collector",
+        .page = "takes the pods' feeds, forwards them, writes rollups",
+        .start = start,
+        .confine = confine,
+        .confined = confined,
+        .line = on_line,
+        .stop = stop};
 
     return actor_run(&spec, argc, argv);
 }

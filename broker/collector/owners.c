@@ -58,8 +58,8 @@ static struct owner *owner_get(const struct owners *o, const char *key)
     return one;
 }
 
-/* Full means that 50,000 different keys have come: the oldest gives way; its messages are refused until it
- * connects again. */
+/* Full means that 50,000 different keys have come: the oldest gives way; its messages are
+ * refused until it connects again. */
 static bool owner_put(struct owners *o, const char *key, const struct key_owner *found)
 {
     struct owner *one = owner_get(o, key);

@@ -1,8 +1,8 @@
 /* Who is at the other end of the collector's sockets.
  *
- * The mailbox carries a peer's name of at most 63 bytes with every message: here it is the peer's public key, and
- * this table knows whose it is. Pods' keys are those the broker registered; subscribers' keys are those that
- * `weft feed-key` made. Everything else is refused.
+ * The mailbox carries a peer's name of at most 63 bytes with every message: here it is the
+ * peer's public key, and this table knows whose it is. Pods' keys are those the broker
+ * registered; subscribers' keys are those that `weft feed-key` made. Everything else is refused.
  */
 #ifndef COLLECTOR_OWNERS_H
 #define COLLECTOR_OWNERS_H

@@ -1,5 +1,5 @@
-/* Feed messages as the collector reads them (docs/feed.md). They come from pods: every field is checked, unknown
- * keys are skipped, and nothing is allocated. Slices point into the message. */
+/* Feed messages as the collector reads them (docs/feed.md). They come from pods: every field is
+ * checked, unknown keys are skipped, and nothing is allocated. Slices point into the message. */
 #ifndef COLLECTOR_PARSE_H
 #define COLLECTOR_PARSE_H
 

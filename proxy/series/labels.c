@@ -1,7 +1,8 @@
 /* Label text in its one canonical form, so that equal labels are equal bytes.
  *
- * Values may come from a stranger (an authority, a name from a certificate). What leaves here is UTF-8
- * without control characters, escaped as the Prometheus text format asks (backslash, quote, newline).
+ * Values may come from a stranger (an authority, a name from a certificate). What leaves here
+ * is UTF-8 without control characters, escaped as the Prometheus text format asks (backslash,
+ * quote, newline).
  */
 #include "proxy/series/series.h"
 
@@ -33,7 +34,8 @@ static size_t utf8_sequence(slice_t s)
     return 0;
 }
 
-/* Writes one value escaped to out (room for 2 bytes per byte of input). Returns the bytes written. */
+/* Writes one value escaped to out (room for 2 bytes per byte of input). Returns the bytes
+ * written. */
 static size_t value_escape(slice_t value, uint8_t *out)
 {
     size_t n = 0;
@@ -59,7 +61,8 @@ static size_t value_escape(slice_t value, uint8_t *out)
     return n;
 }
 
-/* The longest prefix of at most SERIES_VALUE_MAX bytes that does not end inside a UTF-8 sequence. */
+/* The longest prefix of at most SERIES_VALUE_MAX bytes that does not end inside a UTF-8
+ * sequence. */
 static slice_t value_cut(slice_t value)
 {
     if (value.n <= SERIES_VALUE_MAX)

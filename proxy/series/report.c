@@ -68,7 +68,8 @@ static void part_send(struct part *p, bool is_all)
     p->sent += p->n;
 }
 
-/* Copies one series into the part. Numbers are copied, since the view's are gone after the call. */
+/* Copies one series into the part. Numbers are copied, since the view's are gone after the
+ * call. */
 static bool part_add(struct part *p, const struct series_view *view)
 {
     struct wire_series_value *v = &p->values[p->n];

@@ -1,8 +1,8 @@
 /* Sends the table's changes to weft-telemetry: message `series`, once a second.
  *
- * The proxy keeps one reporter and calls series_report() from a one-second timer. Nothing changed: nothing
- * is sent. Values are cumulative, so that a part that could not be sent is made good by sending everything
- * at the next turn.
+ * The proxy keeps one reporter and calls series_report() from a one-second timer. Nothing
+ * changed: nothing is sent. Values are cumulative, so that a part that could not be sent is
+ * made good by sending everything at the next turn.
  */
 #ifndef PROXY_SERIES_REPORT_H
 #define PROXY_SERIES_REPORT_H
@@ -12,21 +12,21 @@
 
 struct mailbox;
 
-/* Sends one encoded message to telemetry. Not OK: the peer is away or slow; it is tried again. */
+/* Sends one encoded message to telemetry. Not OK: the peer is away or slow; tried again. */
 typedef err_t series_send_fn(void *arg, const struct wire_series *msg);
 
 struct series_reporter {
     struct series_table *table; /* lent */
     const char *process;        /* "weft-proxy-0"; lent */
     uint64_t incarnation;
-    bool wants_all;             /* the next report is complete */
+    bool wants_all; /* the next report is complete */
     series_send_fn *send;
     void *arg;
-    uint64_t sent, failed;      /* parts */
+    uint64_t sent, failed; /* parts */
 };
 
-/* `send` is called with `arg`; NULL means mailbox_send to `arg`, a struct mailbox *. Starts with a complete
- * report. */
+/* `send` is called with `arg`; NULL means mailbox_send to `arg`, a struct mailbox *. Starts
+ * with a complete report. */
 void series_reporter_init(struct series_reporter *r, struct series_table *table,
                           const char *process, uint64_t incarnation, series_send_fn *send,
                           void *arg);

@@ -4,16 +4,19 @@
  *
  *   0            header: magic, version, sizes, incarnation, how much of the heap is given out
  *   HEAD         SERIES_SLOTS slots of 48 bytes
- *   HEAP..end    label texts and histograms, given out in pieces of 64 bytes, never moved, never returned:
- *                a slot keeps its piece when it is taken back and the next series that fits reuses it
+ *   HEAP..end    label texts and histograms, given out in pieces of 64 bytes, never moved,
+ *                never returned: a slot keeps its piece when it is taken back and the next
+ *                series that fits reuses it
  *
- * A slot is made in this order: heap moved on, text and zeroed values written, fields, state = COMMITTED
- * (release). Whatever the moment of a kill -9, a slot either is not there (a piece of heap is lost at most)
- * or is whole. Only the writer of this table maps it, but it may have been killed by its own bug, so that
- * the next generation checks every offset before it believes it (slot_is_sound).
+ * A slot is made in this order: heap moved on, text and zeroed values written, fields, state =
+ * COMMITTED (release). Whatever the moment of a kill -9, a slot either is not there (a piece of
+ * heap is lost at most) or is whole. Only the writer of this table maps it, but it may have
+ * been killed by its own bug, so that the next generation checks every offset before it
+ * believes it (slot_is_sound).
  *
- * In private memory, rebuilt at every start: the hash index (open addressing over slot numbers), what each
- * slot's value was when it was last shown (shadow), and since when it has not moved.
+ * In private memory, rebuilt at every start: the hash index (open addressing over slot
+ * numbers), what each slot's value was when it was last shown (shadow), and since when it has
+ * not moved.
  */
 #include "proxy/series/series.h"
 
@@ -56,10 +59,10 @@ struct series_table {
     uint8_t *mem; /* owned mapping of SERIES_BYTES */
     struct header *head;
     struct series_slot *slots;
-    uint32_t n_slots;      /* slots [0..n_slots) have been used at some time */
-    uint32_t n_used;       /* committed ones */
-    uint32_t generation;   /* raised by a sweep that took something back */
-    uint32_t cursor;       /* where a collect that was stopped goes on */
+    uint32_t n_slots;             /* slots [0..n_slots) have been used at some time */
+    uint32_t n_used;              /* committed ones */
+    uint32_t generation;          /* raised by a sweep that took something back */
+    uint32_t cursor;              /* where a collect that was stopped goes on */
     bool is_pinned[SERIES_SLOTS]; /* folded series: never taken back */
     uint64_t swept_ms;
     uint16_t index[INDEX_SIZE]; /* slot + 1; 0 empty */
@@ -378,7 +381,8 @@ static void slot_commit(struct series_table *t, uint32_t i, enum series_family f
 }
 
 /* A slot that was taken back and whose piece fits. -1: none. */
-static int64_t slot_find_free(const struct series_table *t, enum series_kind kind, size_t labels_n)
+static int64_t slot_find_free(const struct series_table *t, enum series_kind kind,
+                              size_t labels_n)
 {
     bool wants_histogram = kind == SERIES_KIND_HISTOGRAM;
 
@@ -397,13 +401,16 @@ static int64_t slot_carve(struct series_table *t, enum series_kind kind, size_t 
                           bool may_use_reserve)
 {
     uint32_t cap = ((uint32_t)labels_n + PIECE) & ~(PIECE - 1);
-    uint32_t histogram = kind == SERIES_KIND_HISTOGRAM ? (uint32_t)sizeof(struct series_histogram) : 0;
+    uint32_t histogram =
+        kind == SERIES_KIND_HISTOGRAM ? (uint32_t)sizeof(struct series_histogram) : 0;
     uint32_t reserve_slots = may_use_reserve ? 0 : FOLD_RESERVE;
-    uint32_t reserve_heap = reserve_slots * (2 * PIECE + (uint32_t)sizeof(struct series_histogram));
+    uint32_t reserve_heap =
+        reserve_slots * (2 * PIECE + (uint32_t)sizeof(struct series_histogram));
     struct series_slot *s;
     uint32_t at;
 
-    if (t->n_slots + reserve_slots >= SERIES_SLOTS || heap_room(t) < cap + histogram + reserve_heap)
+    if (t->n_slots + reserve_slots >= SERIES_SLOTS ||
+        heap_room(t) < cap + histogram + reserve_heap)
         return -1;
     at = heap_take(t, cap + histogram);
     if (at == 0)
@@ -453,7 +460,8 @@ static struct series_slot *fold(struct series_table *t, enum series_family famil
     return get_reserved(t, family, SLICE_LIT("folded=\"true\""));
 }
 
-struct series_slot *series_get(struct series_table *t, enum series_family family, slice_t labels)
+struct series_slot *series_get(struct series_table *t, enum series_family family,
+                               slice_t labels)
 {
     struct series_slot *s;
     uint32_t place = 0;
