@@ -173,6 +173,10 @@ bool pool_adopt(struct endpoint *ep, enum pool_kind kind, struct conn *c)
                                   .on_retired = on_back_retired, .on_closed = on_back_closed, .arg = p};
     err_t why;
 
+    if (endpoint_is_meshed(ep)) { /* a proxy of ours or Linkerd's: PINGs are welcome there */
+        conf.ping_every_ms = 10000;
+        conf.ping_wait_ms = 3000;
+    }
     if (p == NULL) {
         conn_own(c, NULL, NULL);
         conn_close(c, CLOSE_LIMIT);

@@ -84,7 +84,7 @@ slice_t field_name_of(enum field_token token)
 
 void head_init(struct head *h)
 {
-    *h = (struct head){.content_length = -1, .scheme = SLICE_LIT("http")};
+    *h = (struct head){.content_length = -1, .scheme = SLICE_LIT("http"), .is_keep_alive = true};
 }
 
 static err_t head_grow(struct head *h, struct arena *a)

@@ -66,13 +66,13 @@ struct head {
     size_t n_fields, cap_fields;
     int64_t content_length; /* -1: not stated */
     bool is_chunked;        /* HTTP/1 as received */
-    bool is_keep_alive;     /* HTTP/1: the peer wants the connection kept */
+    bool is_keep_alive;     /* HTTP/1: the peer wants the connection kept; an answer sent without it ends the connection */
     slice_t upgrade;        /* HTTP/1.1 Upgrade with Connection: upgrade (never h2c); empty: none */
     bool is_grpc;           /* content-type starts with application/grpc */
     bool accepts_trailers;  /* TE: trailers */
 };
 
-void head_init(struct head *h);
+void head_init(struct head *h); /* no fields, no length stated, scheme http, keep-alive */
 /* Appends; name and value are borrowed (must live in the arena or be static). NOMEM if arena is full. */
 MUST_USE err_t head_add(struct head *h, struct arena *a, slice_t name, slice_t value);
 /* The first field with the token that is not removed, or NULL. */

@@ -125,8 +125,9 @@ struct http_back; /* a connection in the client role */
 
 struct http_back_conf {
     struct http_limits limits;
-    /* HTTP/2 keep-alive: a PING after ping_every_ms without input, the connection ends (STALLED) ping_wait_ms later if
-     * nothing comes. 0: 10 s and 3 s. While streams run; with ping_when_idle always. */
+    /* HTTP/2 keep-alive: a PING after ping_every_ms without input (0: never), the connection ends (STALLED) if nothing
+     * comes within ping_wait_ms (0: 3 s). While streams run; with ping_when_idle always. For mesh peers: gRPC servers
+     * count PINGs of clients they do not know as abuse. */
     uint64_t ping_every_ms, ping_wait_ms;
     bool ping_when_idle;
     /* Slots became free / the number of free slots changed. May be NULL. */

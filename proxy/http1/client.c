@@ -41,6 +41,7 @@ struct h1_client {
     struct buf held;    /* what is sent behind CONNECT before there is a tunnel (OUT_HELD) */
     struct sent sent;
     struct timer timer; /* IDLE: gives memory back; closes what was found stale */
+    bool is_reading;    /* on_bytes is on the stack */
     bool closes_soon;   /* the timer closes the connection with `close_why` */
     int close_why;
 
@@ -119,6 +120,20 @@ static void answer_is_bad(struct h1_client *cl, enum refusal why)
 
 /* ---- reading ---- */
 
+/* The answer ends here; `rest` came behind it in the same piece and belongs to nothing. Decided before the
+ * exchange hears of the end: it may lend the connection again inside of that call, and the next request
+ * must never be answered by these bytes (H1-32). A complete answer stays valid. */
+static void answer_ends(struct h1_client *cl, slice_t rest)
+{
+    cl->answer = DONE;
+    if (rest.n == 0)
+        return;
+    cl->may_reuse = false;
+    cl->closes_soon = true;
+    cl->close_why = CLOSE_BAD_PROTOCOL;
+    http_back_set_retired(&cl->b);
+}
+
 /* How the content of a final answer is framed, RFC 9112 6.3. */
 static enum refusal start_content(struct h1_client *cl, struct head *h)
 {
@@ -187,8 +202,6 @@ static enum refusal take_head(struct h1_client *cl, struct head *h, bool *is_end
     if (start_content(cl, h) != REFUSED_NOTHING)
         return REFUSED_FRAMING;
     *is_end = body_is_done(&cl->in);
-    if (*is_end)
-        cl->answer = DONE;
     return REFUSED_NOTHING;
 }
 
@@ -223,11 +236,13 @@ static bool read_head(struct h1_client *cl, slice_t *in)
     }
     head_strip_hop_by_hop(h);
     *in = slice_skip(*in, n);
+    if (is_end)
+        answer_ends(cl, *in);
     cl->s.events->on_head(cl->s.arg, &cl->s, h, is_end);
     return true;
 }
 
-static void deliver_trailers(struct h1_client *cl, slice_t section)
+static void deliver_trailers(struct h1_client *cl, slice_t section, slice_t rest)
 {
     slice_t copy = arena_copy(cl->s.arena, section);
     struct head t;
@@ -239,17 +254,17 @@ static void deliver_trailers(struct h1_client *cl, slice_t section)
         answer_is_bad(cl, why);
         return;
     }
-    cl->answer = DONE;
+    answer_ends(cl, rest);
     cl->s.events->on_trailers(cl->s.arg, &cl->s, t.fields, t.n_fields);
 }
 
-static void deliver(struct h1_client *cl, slice_t bytes)
+static void deliver(struct h1_client *cl, slice_t bytes, slice_t rest)
 {
     bool is_end = body_is_done(&cl->in);
 
     cl->outstanding += bytes.n;
     if (is_end)
-        cl->answer = DONE;
+        answer_ends(cl, rest);
     if (cl->outstanding > STREAM_WINDOW - READ_MAX)
         conn_pause(cl->b.conn, PAUSE_PEER_FULL);
     cl->s.events->on_body(cl->s.arg, &cl->s, bytes, is_end);
@@ -264,13 +279,13 @@ static bool read_content(struct h1_client *cl, slice_t *in)
     case BODY_MORE:
         return false;
     case BODY_DATA:
-        deliver(cl, out);
+        deliver(cl, out, *in);
         return true;
     case BODY_SECTION:
-        deliver_trailers(cl, out);
+        deliver_trailers(cl, out, *in);
         return true;
     case BODY_END:
-        cl->answer = DONE;
+        answer_ends(cl, *in);
         cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
         return true;
     case BODY_BAD:
@@ -280,17 +295,17 @@ static bool read_content(struct h1_client *cl, slice_t *in)
     return false;
 }
 
-/* Bytes that belong to nothing: the connection is poisoned. A complete answer stays valid. */
+/* Bytes while nothing was asked, or behind a complete answer. */
 static void on_stray(struct h1_client *cl)
 {
-    cl->may_reuse = false;
-    http_back_set_retired(&cl->b);
-    if (!cl->is_live || (cl->answer == DONE && cl->is_request_done)) {
-        cl->closes_soon = true;
-        cl->close_why = CLOSE_BAD_PROTOCOL;
-    }
-    if (!cl->is_live)
+    if (!cl->is_live) {
+        http_back_set_retired(&cl->b);
         conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
+    } else if (!cl->is_head_sent) {
+        answer_is_bad(cl, REFUSED_STRAY);
+    } else {
+        answer_ends(cl, SLICE_LIT("?"));
+    }
 }
 
 static size_t on_bytes(struct conn *c, slice_t bytes)
@@ -300,22 +315,21 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     bool goes_on = true;
 
     cl->any_received = true;
+    cl->is_reading = true;
     while (goes_on && in.n > 0 && !conn_is_closing(c)) {
-        /* Bytes before the request was written answer nothing. */
         if (!cl->is_live || cl->answer == DONE || !cl->is_head_sent) {
-            bool is_early = cl->is_live && !cl->is_head_sent;
-
-            if (is_early)
-                answer_is_bad(cl, REFUSED_STRAY);
-            else
-                on_stray(cl);
-            return bytes.n;
+            on_stray(cl);
+            in.n = 0;
+            break;
         }
         goes_on = cl->answer == AWAIT_HEAD ? read_head(cl, &in) : read_content(cl, &in);
         if (cl->outstanding > STREAM_WINDOW - READ_MAX && cl->is_live)
             break;
+        if (cl->closes_soon && cl->close_why == CLOSE_BAD_PROTOCOL)
+            in.n = 0; /* stray */
     }
-    return conn_is_closing(c) ? bytes.n : bytes.n - in.n;
+    cl->is_reading = false;
+    return conn_is_closing(c) || (!cl->is_live && cl->b.is_retired) ? bytes.n : bytes.n - in.n;
 }
 
 static void on_eof(struct conn *c, bool is_clean)
@@ -576,7 +590,8 @@ static struct stream *client_open(struct http_back *b, struct arena *arena,
 
     if (cl->is_live || conn_is_closing(b->conn))
         return NULL;
-    if (b->was_used && conn_is_stale(b->conn)) {
+    /* In the middle of reading, what came was looked at byte by byte. */
+    if (b->was_used && !cl->is_reading && conn_is_stale(b->conn)) {
         /* Closed from the loop: the caller is in the middle of choosing a connection. */
         cl->closes_soon = true;
         cl->close_why = CLOSE_PEER_CLOSED;

@@ -479,7 +479,7 @@ static void server_send_head(struct stream *s, const struct head *from, bool is_
         return;
     }
     w.framing = choose_framing(sv, &h, is_end);
-    if (has_too_much_unread(sv) || sv->is_draining)
+    if (has_too_much_unread(sv) || sv->is_draining || !h.is_keep_alive)
         sv->must_close = true;
     w.says_close = sv->must_close;
     w.says_keep_alive = !sv->must_close && sv->head.version == HTTP_1_0;

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 
-#define PING_EVERY_MS 10000
 #define PING_WAIT_MS  3000
 #define LAST_ID       0x7fff0000 /* ids are not used again; a new connection is cheaper than the last of them */
 
@@ -74,11 +73,11 @@ static const struct http_back_ops ops = {
 
 void h2_client_tick(struct h2_session *x, uint64_t now_ms)
 {
-    bool is_watched = x->running > 0 || x->back.conf.ping_when_idle;
+    bool is_watched = x->running > 0 || (x->back.conf.ping_when_idle && x->ping_every_ms != 0);
 
     if (is_watched || x->block != NULL || !x->got_settings)
         h2_watch(x);
-    if (!is_watched || x->is_terminating)
+    if (!is_watched || x->is_terminating || x->ping_every_ms == 0)
         return;
     if (x->ping_sent_ms != 0) {
         if (now_ms - x->ping_sent_ms >= x->ping_wait_ms)
@@ -102,7 +101,7 @@ err_t http2_client_start(struct conn *c, const struct http_back_conf *conf, stru
         return ERR_OF(NOMEM);
     x->limits = conf->limits;
     x->back = (struct http_back){.ops = &ops, .conf = *conf, .conn = c, .version = HTTP_2};
-    x->ping_every_ms = conf->ping_every_ms != 0 ? conf->ping_every_ms : PING_EVERY_MS;
+    x->ping_every_ms = conf->ping_every_ms;
     x->ping_wait_ms = conf->ping_wait_ms != 0 ? conf->ping_wait_ms : PING_WAIT_MS;
     e = h2_session_start(x, c);
     if (e != OK) {

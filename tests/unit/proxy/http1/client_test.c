@@ -104,6 +104,7 @@ static void forms_of_requests(void **state)
         h.version = forms[i].version;
         h.is_absolute_form = forms[i].is_absolute;
         h.content_length = forms[i].length;
+        h.is_keep_alive = forms[i].version == HTTP_1_1;
         r.s->ops->send_head(r.s, &h, forms[i].is_end);
         rig_run(&r);
         assert_string_equal(rig_take(&r), forms[i].want);
@@ -266,6 +267,24 @@ static void bad_answers_fail(void **state)
     }
 }
 
+static void ask_again(struct rig *r)
+{
+    struct head h;
+
+    rig_release(r);
+    r->s = http_back_open(r->b, &r->arena, &rig_events, r);
+    r->is_live = r->s != NULL;
+    if (r->s == NULL) {
+        rig_note(r, "no slot");
+        return;
+    }
+    head_init(&h);
+    h.method = SLICE_LIT("GET");
+    h.path = SLICE_LIT("/again");
+    h.version = HTTP_1_1;
+    r->s->ops->send_head(r->s, &h, true);
+}
+
 /* What comes behind an answer is never the next one's. */
 static void stray_bytes_end_the_connection(void **state)
 {
@@ -280,6 +299,24 @@ static void stray_bytes_end_the_connection(void **state)
     rig_run(&r);
     assert_true(r.is_closed && r.is_retired);
     assert_int_equal(r.close_reason, CLOSE_BAD_PROTOCOL);
+    rig_done(&r);
+
+    /* and the exchange is so quick that it asks again from within the end of the first answer */
+    start(&r);
+    ask(&r, "GET");
+    r.on_done = ask_again;
+    rig_say(&r, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    assert_string_equal(rig_log(&r), "head 200\nend\nno slot\n");
+    assert_true(r.is_closed);
+    rig_done(&r);
+    start(&r);
+    ask(&r, "GET");
+    r.on_done = ask_again;
+    rig_say(&r, "HTTP/1.1 200 OK\r\nContent-Le"); /* kept by the conn until the rest comes */
+    rig_say(&r, "ngth: 2\r\n\r\nhi");
+    r.on_done = NULL;
+    rig_say(&r, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    assert_string_equal(rig_log(&r), "head 200\nend\nhead 201 end\n");
     rig_done(&r);
 
     start(&r);

@@ -507,6 +507,25 @@ static void an_early_answer_drains_a_little(void **state)
     rig_done(&r);
 }
 
+static void an_answer_may_end_the_connection(void **state)
+{
+    struct rig r;
+    struct head h;
+
+    (void)state;
+    rig_server(&r, http1_server_start, rig_limits());
+    rig_say(&r, "GET / HTTP/1.1\r\n" HOST "\r\n");
+    head_init(&h);
+    h.status = 502;
+    h.is_keep_alive = false;
+    r.s->ops->send_head(r.s, &h, true);
+    rig_release(&r);
+    rig_run(&r);
+    assert_non_null(strstr(rig_take(&r), "connection: close\r\n"));
+    assert_true(r.peer_sees_end);
+    rig_done(&r);
+}
+
 static void tunnels(void **state)
 {
     struct rig r;
@@ -700,6 +719,7 @@ int main(void)
         cmocka_unit_test(framing_of_answers),
         cmocka_unit_test(expect_continue),
         cmocka_unit_test(an_early_answer_drains_a_little),
+        cmocka_unit_test(an_answer_may_end_the_connection),
         cmocka_unit_test(tunnels),
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_leaves_cancels),
