@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tls_rig import SLOW, SUITES, Rig, free_port, identity, wait_for
+from tls_rig import SUITES, Rig, binary, free_port, identity, wait_for
 
 ALPN = "transport.l5d.io/v1"
 
@@ -398,6 +398,15 @@ def test_storm_and_bound(rig):
         c.kill()
     dial = pod.dial(port, pod.who)
     dial.wait("established")
+
+
+def test_a_storm_between_two_pods(rig):
+    web, client = rig.pod("web").has_certificate(), rig.pod("client").has_certificate()
+    probe, port = web.serve()
+    storm = rig.process(binary("weft-tls-probe"), "storm", client.run, str(port), web.who, "300", "64")
+    print(storm.wait("storm ok=300 failed=0", 60))
+    probe.wait("closed DONE", at_least=300)
+    assert probe.seen("peer=" + client.who, 300)
 
 
 # ---- the authority ----

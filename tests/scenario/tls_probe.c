@@ -3,6 +3,7 @@
  *
  *   weft-tls-probe serve RUN_DIR PORT [REKEY_AFTER]             echoes; events on stdout
  *   weft-tls-probe dial RUN_DIR PORT NAME ALPN [REKEY_AFTER]    stdin to the peer, peer to stdout; events on stderr
+ *   weft-tls-probe storm RUN_DIR PORT NAME COUNT AT_ONCE        that many connections one after the other; a rate
  *
  * Events are lines: listening PORT | established peer=P alpn=A sni=S | failed code=C why=W | closed REASON */
 #include "proxy/handshake/handshake.h"
@@ -32,6 +33,8 @@ struct probe {
     bool has_alpn;
     struct conn *conn; /* dial */
     int code;
+    unsigned to_begin, running, n_ok, n_failed; /* storm */
+    uint16_t port;
 };
 
 struct side {
@@ -205,6 +208,96 @@ static int dial(struct probe *p, uint16_t port)
     return 0;
 }
 
+/* ---- storm ---- */
+
+static void storm_more(struct probe *p);
+
+static void storm_over(struct side *s, bool is_ok)
+{
+    struct probe *p = s->probe;
+
+    p->running--;
+    *(is_ok ? &p->n_ok : &p->n_failed) += 1;
+    free(s);
+    storm_more(p);
+    if (p->running == 0 && p->to_begin == 0)
+        (void)event_base_loopexit(p->base, NULL);
+}
+
+static size_t on_storm_echo(struct conn *c, slice_t bytes)
+{
+    conn_close_gently(c, CLOSE_DONE);
+    return bytes.n;
+}
+
+static void on_storm_closed(struct conn *c, enum close_reason why)
+{
+    storm_over(conn_owner(c), why == CLOSE_DONE);
+}
+
+static const struct conn_events storm_echo = {.on_bytes = on_storm_echo, .on_closed = on_storm_closed};
+
+static void on_storm_handshake(void *arg, struct conn *c, const struct handshake_result *r)
+{
+    if (r->is_ok) {
+        conn_own(c, &storm_echo, arg);
+        conn_write(c, SLICE_LIT("sixty-four bytes of something that is echoed by the other side.\n"));
+        return;
+    }
+    if (c != NULL)
+        conn_close_gently(c, CLOSE_HANDSHAKE_FAILED);
+    storm_over(arg, false);
+}
+
+static void on_storm_connected(struct conn *c)
+{
+    struct side *s = conn_owner(c);
+
+    if (handshake_connect(s->probe->handshakes, c, slice_str(s->probe->name), true, on_storm_handshake, s,
+                          &s->handshake) != OK)
+        abort();
+}
+
+static const struct conn_events storm_dialled = {.on_connected = on_storm_connected,
+                                                 .on_closed = on_storm_closed};
+
+static void storm_more(struct probe *p)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(p->port)};
+
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    while (p->running < 64 && p->to_begin > 0) {
+        struct side *s = calloc(1, sizeof(*s));
+        struct conn *c;
+
+        if (s == NULL)
+            abort();
+        s->probe = p;
+        p->to_begin--;
+        p->running++;
+        if (conn_dial(p->net, (struct sockaddr *)&to, sizeof(to), 2000, &storm_dialled, s, &c) != OK)
+            abort();
+        if (p->running >= (unsigned)p->code)
+            return;
+    }
+}
+
+static int storm(struct probe *p, uint16_t port, unsigned count, int at_once)
+{
+    uint64_t begin = clock_read_us(), us;
+
+    p->events = stderr;
+    p->port = port;
+    p->to_begin = count;
+    p->code = at_once;
+    storm_more(p);
+    (void)event_base_dispatch(p->base);
+    us = clock_read_us() - begin;
+    printf("storm ok=%u failed=%u per_second=%.0f\n", p->n_ok, p->n_failed, (double)p->n_ok * 1e6 / (double)us);
+    p->code = p->n_failed == 0 ? 0 : 1;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct probe p = {.events = stderr};
@@ -212,9 +305,10 @@ int main(int argc, char **argv)
     struct handshakes_conf conf = {.max = 64, .timeout_ms = 10000, .endpoint = endpoint};
     bool is_serve = argc >= 4 && strcmp(argv[1], "serve") == 0;
     bool is_dial = argc >= 6 && strcmp(argv[1], "dial") == 0;
+    bool is_storm = argc == 7 && strcmp(argv[1], "storm") == 0;
     int at = is_serve ? 4 : 6, code;
 
-    if (!is_serve && !is_dial) {
+    if (!is_serve && !is_dial && !is_storm) {
         fprintf(stderr, "usage: see the head of tls_probe.c\n");
         return 64;
     }
@@ -225,15 +319,19 @@ int main(int argc, char **argv)
         return 3;
     (void)snprintf(endpoint, sizeof(endpoint), "ipc://%s/tls.sock", argv[2]);
     conf.base = p.base;
-    conf.rekey_after = argc > at ? strtoull(argv[at], NULL, 10) : 0;
+    conf.rekey_after = argc > at && !is_storm ? strtoull(argv[at], NULL, 10) : 0;
     if (handshakes_new(&conf, &p.handshakes) != OK)
         return 3;
-    p.name = is_dial ? argv[4] : NULL;
+    p.name = is_serve ? NULL : argv[4];
     p.has_alpn = is_dial && strcmp(argv[5], "1") == 0;
-    code = is_serve ? serve(&p, (uint16_t)atoi(argv[3])) : dial(&p, (uint16_t)atoi(argv[3]));
+    if (is_storm)
+        code = storm(&p, (uint16_t)atoi(argv[3]), (unsigned)atoi(argv[5]), atoi(argv[6]));
+    else
+        code = is_serve ? serve(&p, (uint16_t)atoi(argv[3])) : dial(&p, (uint16_t)atoi(argv[3]));
     if (code != 0)
         return code;
-    (void)event_base_dispatch(p.base);
+    if (!is_storm)
+        (void)event_base_dispatch(p.base);
     handshakes_free(&p.handshakes);
     net_free(&p.net);
     if (p.input != NULL)
