@@ -505,10 +505,12 @@ void sessions_tick(struct control *c)
     struct session *s, *next;
     bool has_notes = false;
     HASH_ITER (hh, c->sessions, s, next) {
-        if (clock_now_ms() >= s->lease_ends_ms)
+        if (clock_now_ms() >= s->lease_ends_ms) {
             sessions_end(c, s, "lease");
-        else
-            has_notes = s->is_dirty_note || has_notes;
+            continue;
+        }
+        (void)topics_is_caught_up(c, s); /* also pods that no change has concerned move on */
+        has_notes = s->is_dirty_note || has_notes;
     }
     if (has_notes && clock_now_ms() / 1000 % 5 == 0)
         write_notes(c);

@@ -289,13 +289,17 @@ static err_t build_address(struct look *l, slice_t target, const struct name_tar
         for (unsigned a = 0; a < s->n_addresses; a++) {
             if (strcmp(s->addresses[a], t->host) != 0)
                 continue;
-            struct wire_endpoint e = endpoint_of(s, t->port);
+            /* The view points at it: it lives as long as the computation. */
+            struct wire_endpoint *e = arena_alloc(&l->arena, sizeof *e);
+            if (e == NULL)
+                return ERR_OF(NOMEM);
+            *e = endpoint_of(s, t->port);
+            e->ip = slice_str(s->addresses[a]);
             uint8_t protocol = views_learned(l->c, s->ns, s->workload, t->port);
-            e.ip = slice_str(s->addresses[a]);
             for (unsigned i = 0; i < s->n_serves; i++)
                 if (s->serves[i].port == t->port && s->serves[i].protocol != PROTOCOL_DETECT)
                     protocol = s->serves[i].protocol;
-            return destination_of_address(target, &e, protocol, &l->arena, out);
+            return destination_of_address(target, e, protocol, &l->arena, out);
         }
     return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
 }
