@@ -263,8 +263,10 @@ pid_t podup_check_capture(const struct mesh *m, const struct pod *p,
     pod_netns(m, p, netns);
     pod_run_dir(m, p, run_dir);
     (void)snprintf(who, sizeof who, "%s/%s", p->ns, p->name);
-    if (!conf->ipv6)
-        argv[12] = "--no-ipv6", argv[13] = NULL;
+    if (!conf->ipv6) { /* instead of the second --pod-address and its value */
+        argv[12] = "--no-ipv6";
+        argv[13] = NULL;
+    }
     pid = fork();
     if (pid == 0) {
         sigset_t none;

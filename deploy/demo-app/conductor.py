@@ -40,6 +40,7 @@ class Demo:
         self.weft = os.path.join(args.build, "bin", "weft")
         self.env = dict(os.environ, WEFT_RUN=args.run)
         self.env.pop("WEFT_BIN_DIR", None)
+        self.prefix = "weft-demo-%s-" % args.bridge
         self.pods = []  # (name, Popen, log file)
         self.state = None
         self.is_up = False
@@ -58,14 +59,14 @@ class Demo:
         self.call("down", "--quiet", "--purge", "--bridge", self.args.bridge, "--net", self.args.net,
                   "--state", self.args.run + ".no-state")
         for entry in os.scandir(tempfile.gettempdir()):
-            # Only one demo runs at a time (only_one), so a directory of that name is a leftover.
-            if entry.name.startswith("weft-demo-") and entry.is_dir(follow_symlinks=False) and \
+            # Only one demo of this bridge runs at a time (only_one), so such a directory is a leftover.
+            if entry.name.startswith(self.prefix) and entry.is_dir(follow_symlinks=False) and \
                     entry.stat(follow_symlinks=False).st_uid in (0, 2103):
                 subprocess.run(["rm", "-rf", "--one-file-system", entry.path], check=False)
 
     def up(self):
         self.sweep()
-        self.state = tempfile.mkdtemp(prefix="weft-demo-")
+        self.state = tempfile.mkdtemp(prefix=self.prefix)
         self.is_up = True
         say("starting the control plane (state %s)" % self.state)
         self.call("up", "--quiet", "--state", self.state, "--net", self.args.net,
@@ -237,11 +238,11 @@ def judge(result):
     return wrong
 
 
-def only_one():
+def only_one(bridge):
     """An abstract socket: gone with its owner, however that ends, and no file."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        lock.bind("\0weft-demo")
+        lock.bind("\0weft-demo-" + bridge)
     except OSError:
         raise Failed("another demo runs on this machine")
     return lock
@@ -284,7 +285,7 @@ def main():
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     try:
-        lock = only_one()
+        lock = only_one(args.bridge)
         code = conduct(demo, args)
         lock.close()
     except KeyboardInterrupt:
