@@ -1,7 +1,7 @@
-/* See certifier.h. The order in install() is what makes a kill at any point harmless: the vault has the new
- * credential before a peer can see it, and the pending key is forgotten only after that. The question's key (and
- * join token) is in the vault before the question leaves, so that a successor asks again with the same key and
- * the authority may answer again. */
+/* See certifier.h. The order in install() is what makes a kill at any point harmless: the vault
+ * has the new credential before a peer can see it, and the pending key is forgotten only after
+ * that. The question's key (and join token) is in the vault before the question leaves, so that
+ * a successor asks again with the same key and the authority may answer again. */
 #include "tls/certifier.h"
 
 #include "tls/renewal.h"
@@ -34,7 +34,8 @@ struct certifier {
 
     EVP_PKEY *new_key; /* of the question that is out or to be repeated; NULL none */
     struct buf csr;
-    bool is_token_bound; /* the question is for the join token: it is repeated with this very key */
+    bool is_token_bound; /* the question is for the join token: it is repeated with this very
+                            key */
     uint64_t asked_id;   /* 0 = no question is out */
     uint64_t last_asked_ms;
     uint64_t complained_ms;
@@ -75,7 +76,7 @@ void certifier_say_state(struct certifier *c)
 
     c->was_alarming = is_alarming;
     if (c->held == NULL) {
-        const char *why = c->anchors == NULL   ? "no trust anchors yet"
+        const char *why = c->anchors == NULL       ? "no trust anchors yet"
                           : c->token.id[0] == '\0' ? "no certificate and no join token"
                                                    : "no certificate yet";
 
@@ -91,7 +92,8 @@ void certifier_say_state(struct certifier *c)
     c->conf.state(c->conf.arg, !is_alarming, text, c->held->not_after_ms);
 }
 
-/* Every failure is logged; the event goes out at the first of a row and then every ten minutes. */
+/* Every failure is logged; the event goes out at the first of a row and then every ten minutes.
+ */
 static void failed(struct certifier *c, const char *code, const char *why)
 {
     char message[400];
@@ -99,7 +101,8 @@ static void failed(struct certifier *c, const char *code, const char *why)
 
     c->asked_id = 0;
     c->schedule.failures++;
-    log_warn("certificate not issued", "code=%s why=\"%s\" tries=%u", code, why, c->schedule.failures);
+    log_warn("certificate not issued", "code=%s why=\"%s\" tries=%u", code, why,
+             c->schedule.failures);
     if (!c->has_complained || now - c->complained_ms >= COMPLAIN_MS) {
         c->has_complained = true;
         c->complained_ms = now;
@@ -124,14 +127,16 @@ static void keep_current(struct certifier *c)
         parts[VAULT_CHAIN] = buf_slice(&c->chain_pem);
         parts[VAULT_ANCHORS] = buf_slice(&c->anchors_pem);
         err = vault_store(c->conf.vault, VAULT_CURRENT, parts);
-        if (err == ERR_OF(VAULT_FULL)) { /* a very long list of anchors: the file has some to start with */
+        if (err == ERR_OF(VAULT_FULL)) { /* a very long list of anchors: the file has some to
+                                            start with */
             parts[VAULT_ANCHORS] = slice(NULL, 0);
             err = vault_store(c->conf.vault, VAULT_CURRENT, parts);
         }
     }
     OPENSSL_cleanse(der, sizeof(der));
     if (err != OK)
-        log_warn("certificate not in the vault", "reason=%s a restart will ask for a new one", err->name);
+        log_warn("certificate not in the vault", "reason=%s a restart will ask for a new one",
+                 err->name);
 }
 
 static void keep_pending(struct certifier *c)
@@ -266,8 +271,10 @@ static err_t install(struct certifier *c, slice_t chain_pem)
     credential_free(&old);
     forget_pending(c);
     token_wipe(&c->token);
-    /* Half of the life is counted from now: not_before lies back, to forgive clocks that are late. */
-    c->schedule = (struct renewal){.not_before_ms = wall(), .not_after_ms = fresh->not_after_ms};
+    /* Half of the life is counted from now: not_before lies back, to forgive clocks that are
+     * late. */
+    c->schedule =
+        (struct renewal){.not_before_ms = wall(), .not_after_ms = fresh->not_after_ms};
     c->has_complained = false;
     print_time(fresh->not_after_ms, end);
     log_info("certificate in force", "identity=%s until=%s", c->identity, end);
@@ -299,7 +306,8 @@ err_t certifier_trust(struct certifier *c, slice_t pem)
         (void)snprintf(message, sizeof(message), "%u trust anchors are in force", n);
         c->conf.tell(c->conf.arg, "TRUST_CHANGED", message);
         if (credential_check(c->held, c->anchors, wall()) != OK)
-            log_warn("own certificate does not lead to the new anchors", "identity=%s", c->identity);
+            log_warn("own certificate does not lead to the new anchors", "identity=%s",
+                     c->identity);
     }
     schedule(c);
     return OK;
@@ -307,7 +315,8 @@ err_t certifier_trust(struct certifier *c, slice_t pem)
 
 /* ---- asking ---- */
 
-/* The token serves for the first certificate, and when the last one is past proving anything. */
+/* The token serves for the first certificate, and when the last one is past proving anything.
+ */
 static bool wants_token(const struct certifier *c)
 {
     return c->token.id[0] != '\0' && (c->held == NULL || wall() >= c->held->not_after_ms);
@@ -441,9 +450,11 @@ void certifier_answer(struct certifier *c, const struct wire_certificate *a)
     if (c->asked_id == 0 || a->id != c->asked_id)
         return; /* late: asked again meanwhile */
     if (a->code.n > 0) {
-        if (!slice_to_cstr(a->code, code, sizeof(code)) || !slice_to_cstr(a->why, why, sizeof(why)))
+        if (!slice_to_cstr(a->code, code, sizeof(code)) ||
+            !slice_to_cstr(a->why, why, sizeof(why)))
             code[0] = why[0] = '\0';
-        /* What was refused is not asked again in the same words, unless the token is bound to them. */
+        /* What was refused is not asked again in the same words, unless the token is bound to
+         * them. */
         if (!c->is_token_bound && strcmp(code, "UNAVAILABLE") != 0)
             forget_pending(c);
         failed(c, code, why);

@@ -1,10 +1,11 @@
-/* Keeps this pod's certificate in force: asks for the first one, renews it with a fresh key, holds the anchors.
+/* Keeps this pod's certificate in force: asks for the first one, renews it with a fresh key,
+ * holds the anchors.
  *
  *   EMPTY --first certificate--> HELD --half of its life--> HELD and due --renewed--> HELD
  *
- * Asking is beside that: idle, or a question is out (asked_id != 0). What is in force changes only by install(),
- * whole: vault first, then the context for new handshakes. Nothing here talks to a socket: the owner of the
- * mailboxes gives the functions.
+ * Asking is beside that: idle, or a question is out (asked_id != 0). What is in force changes
+ * only by install(), whole: vault first, then the context for new handshakes. Nothing here
+ * talks to a socket: the owner of the mailboxes gives the functions.
  */
 #ifndef TLS_CERTIFIER_H
 #define TLS_CERTIFIER_H
@@ -20,10 +21,10 @@ struct event_base;
 
 struct certifier_conf {
     struct event_base *base;
-    const char *identity;       /* copied */
-    struct vault *vault;        /* lent */
-    struct token token;         /* copied; wiped when it has been used. id "" = none */
-    slice_t anchors_pem;        /* to start with, unless the vault has newer ones; may be empty */
+    const char *identity; /* copied */
+    struct vault *vault;  /* lent */
+    struct token token;   /* copied; wiped when it has been used. id "" = none */
+    slice_t anchors_pem;  /* to start with, unless the vault has newer ones; may be empty */
 
     /* Sends the question. An error is a failure to be tried again. */
     err_t (*ask)(void *arg, const struct wire_certify *question);
@@ -43,7 +44,8 @@ void certifier_free(struct certifier **c);
 /* The way to the authority is open, or not. Open: a due question goes out at once. */
 void certifier_link(struct certifier *c, bool is_up);
 void certifier_answer(struct certifier *c, const struct wire_certificate *answer);
-/* New anchors. OK means they are in force now (also when they were before). BAD_ANCHORS: the old ones stay. */
+/* New anchors. OK means they are in force now (also when they were before). BAD_ANCHORS: the
+ * old ones stay. */
 MUST_USE err_t certifier_trust(struct certifier *c, slice_t pem);
 
 bool certifier_has_certificate(const struct certifier *c);

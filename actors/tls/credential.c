@@ -1,4 +1,5 @@
-/* Keys, requests, chains and anchors. OpenSSL's return values become err_t here and travel no further. */
+/* Keys, requests, chains and anchors. OpenSSL's return values become err_t here and travel no
+ * further. */
 #include "tls/credential.h"
 
 #include "tls/identity.h"
@@ -26,7 +27,8 @@ static bool key_is_p256(const EVP_PKEY *key)
     size_t n;
 
     return EVP_PKEY_is_a(key, "EC") == 1 &&
-           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 && strcmp(group, "prime256v1") == 0;
+           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 &&
+           strcmp(group, "prime256v1") == 0;
 }
 
 err_t credential_make_key(EVP_PKEY **out)
@@ -87,8 +89,9 @@ static bool add_san(X509_REQ *req, const char *identity)
     bool ok = false;
     int n = snprintf(value, sizeof(value), "DNS:%s", identity);
 
-    ext = n > 0 && (size_t)n < sizeof(value) ? X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, value)
-                                             : NULL;
+    ext = n > 0 && (size_t)n < sizeof(value)
+              ? X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, value)
+              : NULL;
     if (exts != NULL && ext != NULL && sk_X509_EXTENSION_push(exts, ext) > 0) {
         ext = NULL; /* in the stack now */
         ok = X509_REQ_add_extensions(req, exts) == 1;
@@ -105,8 +108,9 @@ err_t credential_request(EVP_PKEY *key, const char *identity, struct buf *out)
     int n = -1;
     err_t err = ERR_OF(KEY_FAILED);
 
-    if (req != NULL && X509_REQ_set_version(req, 0) == 1 && X509_REQ_set_pubkey(req, key) == 1 &&
-        add_san(req, identity) && X509_REQ_sign(req, key, EVP_sha256()) > 0)
+    if (req != NULL && X509_REQ_set_version(req, 0) == 1 &&
+        X509_REQ_set_pubkey(req, key) == 1 && add_san(req, identity) &&
+        X509_REQ_sign(req, key, EVP_sha256()) > 0)
         n = i2d_X509_REQ(req, &der);
     if (n > 0)
         err = buf_add(out, der, (size_t)n);
@@ -118,8 +122,9 @@ err_t credential_request(EVP_PKEY *key, const char *identity, struct buf *out)
 
 /* ---- certificates ---- */
 
-/* Reads every certificate of a PEM text. False if there is none, too many, or something else in it. */
-static STACK_OF(X509) *read_pem(slice_t pem, int max)
+/* Reads every certificate of a PEM text. False if there is none, too many, or something else in
+ * it. */
+static STACK_OF(X509) * read_pem(slice_t pem, int max)
 {
     STACK_OF(X509) *all = sk_X509_new_null();
     BIO *bio = pem.n <= 256 * 1024 ? BIO_new_mem_buf(pem.p, (int)pem.n) : NULL;
@@ -196,7 +201,8 @@ err_t credential_check(const struct credential *c, X509_STORE *anchors, int64_t 
     return ERR_OF(NOT_ANCHORED);
 }
 
-static err_t check(const struct credential *c, const char *identity, X509_STORE *anchors, int64_t now_ms)
+static err_t check(const struct credential *c, const char *identity, X509_STORE *anchors,
+                   int64_t now_ms)
 {
     char has[IDENTITY_MAX + 1];
 
@@ -212,8 +218,8 @@ static err_t check(const struct credential *c, const char *identity, X509_STORE 
     return credential_check(c, anchors, now_ms);
 }
 
-err_t credential_load(EVP_PKEY *key, slice_t chain_pem, const char *identity, X509_STORE *anchors,
-                      int64_t now_ms, struct credential **out)
+err_t credential_load(EVP_PKEY *key, slice_t chain_pem, const char *identity,
+                      X509_STORE *anchors, int64_t now_ms, struct credential **out)
 {
     struct credential *c = calloc(1, sizeof(*c));
     err_t err;

@@ -1,4 +1,5 @@
-/* Reads subject alternative names. OpenSSL has parsed them; their content is still what a stranger wrote. */
+/* Reads subject alternative names. OpenSSL has parsed them; their content is still what a
+ * stranger wrote. */
 #include "tls/identity.h"
 
 #include "tls/tls_err.h"

@@ -5,7 +5,8 @@
  *   WAITING  in `waiting`; `first` holds what the client sent
  *   RUNNING  has a session, which is waiting for the next handshake_bytes
  *
- * All jobs are in `by_age` too: they have the same time to live, so the oldest is always the next to die. */
+ * All jobs are in `by_age` too: they have the same time to live, so the oldest is always the
+ * next to die. */
 #include "tls/jobs.h"
 
 #include "kit/clock.h"
@@ -20,8 +21,8 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
-#define PEER_MAX 47  /* bytes of a routing id (libzmq makes 5) */
-#define STORM    32  /* above so many at once memory is given back when the last one is gone */
+#define PEER_MAX 47 /* bytes of a routing id (libzmq makes 5) */
+#define STORM    32 /* above so many at once memory is given back when the last one is gone */
 
 struct job_key {
     uint64_t id;
@@ -29,7 +30,8 @@ struct job_key {
     uint8_t peer[PEER_MAX];
 };
 
-_Static_assert(sizeof(struct job_key) == 8 + 1 + PEER_MAX, "no padding: the key is hashed as bytes");
+_Static_assert(sizeof(struct job_key) == 8 + 1 + PEER_MAX,
+               "no padding: the key is hashed as bytes");
 
 enum job_state { JOB_WAITING, JOB_RUNNING };
 
@@ -37,7 +39,7 @@ struct job {
     struct job_key key; /* all bytes of it count */
     UT_hash_handle hh;
     enum job_state state;
-    struct list link;   /* jobs.waiting, or alone */
+    struct list link; /* jobs.waiting, or alone */
     struct list by_age;
     uint64_t dies_ms;
     bool is_client, transport_alpn;
@@ -72,12 +74,13 @@ static slice_t peer_of(const struct job_key *k)
 
 static void sent(const char *what, err_t err)
 {
-    if (err != OK) /* the proxy is gone or does not read; its handshake ends by its own timeout */
+    if (err !=
+        OK) /* the proxy is gone or does not read; its handshake ends by its own timeout */
         log_debug("answer not sent", "message=%s reason=%s", what, err->name);
 }
 
-static void answer_failed(struct jobs *j, const struct job_key *k, const char *code, const char *why,
-                          slice_t out)
+static void answer_failed(struct jobs *j, const struct job_key *k, const char *code,
+                          const char *why, slice_t out)
 {
     struct wire_handshake_failed m = {
         .id = k->id, .code = slice_str(code), .why = slice_str(why), .out = out};
@@ -119,7 +122,8 @@ static void answer_done(struct jobs *j, struct job *job, slice_t out)
     }
     if (err == OK) {
         j->count.done++;
-        sent("handshake_done", mailbox_send(j->conf.box, peer_of(&job->key), buf_slice(&message)));
+        sent("handshake_done",
+             mailbox_send(j->conf.box, peer_of(&job->key), buf_slice(&message)));
     } else {
         answer_failed(j, &job->key, "MALFORMED", err->text, slice(NULL, 0));
     }
@@ -271,7 +275,8 @@ static struct job *find(struct jobs *j, const struct job_key *k)
     return job;
 }
 
-static struct job *job_new(struct jobs *j, const struct job_key *k, const struct wire_handshake_open *m)
+static struct job *job_new(struct jobs *j, const struct job_key *k,
+                           const struct wire_handshake_open *m)
 {
     struct job *job = calloc(1, sizeof(*job));
 
@@ -309,7 +314,8 @@ static void on_open(void *arg, const struct wire_call *call)
         return;
     j->count.opened++;
     if (find(j, &k) != NULL || m->role > 1 || (m->role == 1) != (m->server_name.n > 0)) {
-        answer_failed(j, &k, "MALFORMED", "the request for a handshake is not well formed", alert);
+        answer_failed(j, &k, "MALFORMED", "the request for a handshake is not well formed",
+                      alert);
         return;
     }
     if (j->count.running >= j->conf.max) {

@@ -1,18 +1,19 @@
-/* weft-tls: holds the pod's private key and makes every TLS handshake; the proxy gets traffic secrets only.
+/* weft-tls: holds the pod's private key and makes every TLS handshake; the proxy gets traffic
+ * secrets only.
  *
- * ANSWERS   tls.sock: handshake_open, handshake_bytes, handshake_close -> handshake_bytes, handshake_done |
- *           handshake_failed. At most handshakes_max at once (BUSY), handshake_timeout each.
- *           link.sock: asks certify -> certificate; listens to trust -> applied.
- *           telemetry.sock: state "certificate"; events CERTIFICATE_RENEWED, CERTIFICATE_RENEWAL_FAILED,
- *           TRUST_CHANGED.
- * HOLDS     the P-256 key, its certificate chain, the trust anchors: in the vault (memory from the supervisor
- *           that outlives this process and is never on disk) and in OpenSSL's secure heap. Until the first
- *           certificate the join token's secret. For the time of a handshake its traffic secrets.
- * NEEDS     its mailboxes in the pod's run directory; before confinement the files of the trust anchors and the
- *           join token. No TCP socket, no file afterwards.
- * IF IT DIES  established connections go on (the proxy owns their keys). Handshakes that were running fail;
+ * ANSWERS   tls.sock: handshake_open, handshake_bytes, handshake_close -> handshake_bytes,
+ * handshake_done | handshake_failed. At most handshakes_max at once (BUSY), handshake_timeout
+ * each. link.sock: asks certify -> certificate; listens to trust -> applied. telemetry.sock:
+ * state "certificate"; events CERTIFICATE_RENEWED, CERTIFICATE_RENEWAL_FAILED, TRUST_CHANGED.
+ * HOLDS     the P-256 key, its certificate chain, the trust anchors: in the vault (memory from
+ * the supervisor that outlives this process and is never on disk) and in OpenSSL's secure heap.
+ * Until the first certificate the join token's secret. For the time of a handshake its traffic
+ * secrets. NEEDS     its mailboxes in the pod's run directory; before confinement the files of
+ * the trust anchors and the join token. No TCP socket, no file afterwards. IF IT DIES
+ * established connections go on (the proxy owns their keys). Handshakes that were running fail;
  *           new ones wait in the proxy. It serves again at once from the vault, asking nobody.
- * IF SLOW   handshakes queue in the proxy up to their timeout; established traffic notices nothing.
+ * IF SLOW   handshakes queue in the proxy up to their timeout; established traffic notices
+ * nothing.
  */
 #include "tls/certifier.h"
 #include "tls/jobs.h"
@@ -34,9 +35,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SECURE_HEAP     (64 * 1024)
-#define ANCHORS_MAX     (128 * 1024)
-#define READY_AT_LEAST_MS 10000 /* without a certificate the pod starts all the same, with plain traffic */
+#define SECURE_HEAP (64 * 1024)
+#define ANCHORS_MAX (128 * 1024)
+#define READY_AT_LEAST_MS                                                                      \
+    10000 /* without a certificate the pod starts all the same, with plain traffic */
 
 struct tls {
     struct actor *actor;
@@ -121,7 +123,8 @@ static void answer_trust(void *arg, const struct wire_call *call)
     err_t err = certifier_trust(t->certifier, m->anchors);
 
     if (err != OK) {
-        log_error("trust anchors refused", "revision=%" PRIu64 " reason=%s", m->revision, err->name);
+        log_error("trust anchors refused", "revision=%" PRIu64 " reason=%s", m->revision,
+                  err->name);
         return;
     }
     if (WIRE_SEND(t->link, nobody, applied, &done) != OK)
@@ -209,7 +212,8 @@ static err_t make_identity(struct tls *t, const struct settings *s)
     return ERR_OF(BAD_SETTING);
 }
 
-/* The anchors to start with; the topic brings newer ones. No file is no error: the vault may have some. */
+/* The anchors to start with; the topic brings newer ones. No file is no error: the vault may
+ * have some. */
 static err_t read_anchors(const char *path, struct buf *out)
 {
     struct stat st;
@@ -243,7 +247,8 @@ static err_t open_library(void)
                          NULL) != 1)
         return ERR_OF(TLS_LIBRARY);
     if (CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1)
-        log_warn("secure heap not locked", "bytes=%d RLIMIT_MEMLOCK may be too low", SECURE_HEAP);
+        log_warn("secure heap not locked", "bytes=%d RLIMIT_MEMLOCK may be too low",
+                 SECURE_HEAP);
     return OK;
 }
 
@@ -281,11 +286,12 @@ static err_t start(struct actor *a)
         return ERR_OF(NOMEM);
     a->state = t;
     t->actor = a;
-    t->link_desk = (struct wire_desk){.name = "link",
-                                      .me = WIRE_ROLE_TLS,
-                                      .from = WIRE_ROLE_LINK,
-                                      .permits = link_permits,
-                                      .n_permits = sizeof(link_permits) / sizeof(link_permits[0])};
+    t->link_desk =
+        (struct wire_desk){.name = "link",
+                           .me = WIRE_ROLE_TLS,
+                           .from = WIRE_ROLE_LINK,
+                           .permits = link_permits,
+                           .n_permits = sizeof(link_permits) / sizeof(link_permits[0])};
     TRY(make_identity(t, &a->settings));
     TRY(open_library());
     TRY(vault_open(actor_fd(a, "vault", 0), &t->vault));
@@ -335,12 +341,13 @@ static void stop(struct actor *a)
 
 int main(int argc, char **argv)
 {
-    static const struct actor_spec spec = {.name = "weft-tls",
-                                           .page = "holds the pod's key and makes every TLS handshake",
-                                           .start = start,
-                                           .confine = confine,
-                                           .confined = confined,
-                                           .stop = stop};
+    static const struct actor_spec spec = {
+        .name = "weft-tls",
+        .page = "holds the pod's key and makes every TLS handshake",
+        .start = start,
+        .confine = confine,
+        .confined = confined,
+        .stop = stop};
 
     return actor_run(&spec, argc, argv);
 }

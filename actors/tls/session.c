@@ -1,10 +1,10 @@
 /* OpenSSL behind memory buffers.
  *
  * Invariants of the hand-over (docs/internals/tls.md):
- *   I1  both sequence numbers are 0: no tickets, no early data, no SSL_read, SSL_write or SSL_shutdown here
- *   I4  no result before the peer's certificate was verified and its identity read
- *   I5  bytes behind the handshake stay in the read BIO, exactly: read_ahead is off
- *   I8  secrets are wiped when the session is freed
+ *   I1  both sequence numbers are 0: no tickets, no early data, no SSL_read, SSL_write or
+ * SSL_shutdown here I4  no result before the peer's certificate was verified and its identity
+ * read I5  bytes behind the handshake stay in the read BIO, exactly: read_ahead is off I8
+ * secrets are wiped when the session is freed
  */
 #include "tls/session.h"
 
@@ -20,7 +20,8 @@
 #define ALPN   "\x13transport.l5d.io/v1"
 
 /* Hybrid post-quantum first where OpenSSL knows it (3.5 and later). */
-static const char *const group_lists[] = {"X25519MLKEM768:X25519:P-256:P-384", "X25519:P-256:P-384"};
+static const char *const group_lists[] = {"X25519MLKEM768:X25519:P-256:P-384",
+                                          "X25519:P-256:P-384"};
 
 struct tls_context {
     SSL_CTX *server, *client;
@@ -69,7 +70,8 @@ static int hex_digit(char c)
 /* "LABEL client_random secret": only the two application traffic secrets are of interest. */
 static void on_keylog(const SSL *ssl, const char *line)
 {
-    static const char *const labels[2] = {"CLIENT_TRAFFIC_SECRET_0 ", "SERVER_TRAFFIC_SECRET_0 "};
+    static const char *const labels[2] = {"CLIENT_TRAFFIC_SECRET_0 ",
+                                          "SERVER_TRAFFIC_SECRET_0 "};
     struct session *s = session_of(ssl);
     const char *hex = strrchr(line, ' ');
 
@@ -112,7 +114,8 @@ static bool read_end(X509 *cert, int64_t *out)
     return true;
 }
 
-/* The chain first, then the identity: both inside the handshake, so that the peer hears of it by an alert. */
+/* The chain first, then the identity: both inside the handshake, so that the peer hears of it
+ * by an alert. */
 static int on_verify(X509_STORE_CTX *ctx, void *arg)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -139,7 +142,8 @@ static int on_verify(X509_STORE_CTX *ctx, void *arg)
     return 0;
 }
 
-/* Only a handshake for our own name is ours to make; anything else was not meant for the mesh. */
+/* Only a handshake for our own name is ours to make; anything else was not meant for the mesh.
+ */
 static int on_server_name(SSL *ssl, int *alert, void *arg)
 {
     struct session *s = session_of(ssl);
@@ -153,8 +157,8 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
-                   unsigned in_len, void *arg)
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                   const unsigned char *in, unsigned in_len, void *arg)
 {
     static const unsigned char ours[] = ALPN;
 
@@ -171,17 +175,19 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 
 /* ---- contexts ---- */
 
-static SSL_CTX *make_side(struct tls_context *c, const struct credential *cred, X509_STORE *anchors,
-                          bool is_client)
+static SSL_CTX *make_side(struct tls_context *c, const struct credential *cred,
+                          X509_STORE *anchors, bool is_client)
 {
     SSL_CTX *ctx = SSL_CTX_new(is_client ? TLS_client_method() : TLS_server_method());
     bool ok = ctx != NULL && SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
-              SSL_CTX_set_ciphersuites(ctx, SUITES) == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
+              SSL_CTX_set_ciphersuites(ctx, SUITES) == 1 &&
+              SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
               SSL_CTX_use_cert_and_key(ctx, cred->leaf, cred->key, cred->rest, 1) == 1;
     bool has_groups = false;
 
-    for (size_t i = 0; ok && !has_groups && i < sizeof(group_lists) / sizeof(group_lists[0]); i++) {
+    for (size_t i = 0; ok && !has_groups && i < sizeof(group_lists) / sizeof(group_lists[0]);
+         i++) {
         has_groups = SSL_CTX_set1_groups_list(ctx, (uintptr_t)group_lists[i]) == 1;
         if (has_groups)
             c->groups = group_lists[i];
@@ -268,8 +274,8 @@ static bool set_up(struct session *s, const struct session_conf *conf)
         return true;
     }
     SSL_set_connect_state(s->ssl);
-    /* ALPN's setter returns 0 for success. The uintptr_t: this macro of OpenSSL casts const away, which is
-     * refused here, and means no harm. */
+    /* ALPN's setter returns 0 for success. The uintptr_t: this macro of OpenSSL casts const
+     * away, which is refused here, and means no harm. */
     return SSL_set_tlsext_host_name(s->ssl, (uintptr_t)conf->server_name) == 1 &&
            (!conf->transport_alpn ||
             SSL_set_alpn_protos(s->ssl, (const unsigned char *)ALPN, sizeof(ALPN) - 1) == 0);

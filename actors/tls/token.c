@@ -32,7 +32,8 @@ err_t token_parse(slice_t text, struct token *out)
     token_wipe(out);
     while (text.n > 0 && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r'))
         text.n--;
-    if (text.n != TEXT_LEN || !slice_starts(text, SLICE_LIT(PREFIX)) || text.p[6 + ID_LEN] != '.')
+    if (text.n != TEXT_LEN || !slice_starts(text, SLICE_LIT(PREFIX)) ||
+        text.p[6 + ID_LEN] != '.')
         return ERR_OF(BAD_TOKEN_FILE);
     p = text.p + 6;
     for (size_t i = 0; i < ID_LEN; i++) {
@@ -90,7 +91,8 @@ err_t token_prove(const struct token *t, slice_t csr, uint8_t out[32])
     unsigned n = 0;
 
     if (EVP_Digest(csr.p, csr.n, digest, NULL, EVP_sha256(), NULL) != 1 ||
-        HMAC(EVP_sha256(), t->secret, sizeof(t->secret), digest, sizeof(digest), out, &n) == NULL)
+        HMAC(EVP_sha256(), t->secret, sizeof(t->secret), digest, sizeof(digest), out, &n) ==
+            NULL)
         return ERR_OF(KEY_FAILED);
     return OK;
 }

@@ -1,5 +1,5 @@
-/* The join token: `weft1.ID.SECRET`, ID 16 and SECRET 64 hex digits. It proves to the authority, once, that this
- * pod may have the identity it asks for. */
+/* The join token: `weft1.ID.SECRET`, ID 16 and SECRET 64 hex digits. It proves to the
+ * authority, once, that this pod may have the identity it asks for. */
 #ifndef TLS_TOKEN_H
 #define TLS_TOKEN_H
 

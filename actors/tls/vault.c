@@ -1,11 +1,12 @@
 /* Layout: a header, then two places for each shelf, all of equal length.
  *
- *   place: generation | lengths of the parts | SHA-256 of the place but itself | the parts, one after the other
+ *   place: generation | lengths of the parts | SHA-256 of the place but itself | the parts, one
+ * after the other
  *
- * A place counts when its generation is not 0, its lengths fit and the digest is right; of two the higher
- * generation counts. To store: generation of the other place = 0, write it, generation = newest + 1, then
- * the old place is overwritten (its key is of no more use to anybody but a thief). Killed at any point, one
- * whole place is left. */
+ * A place counts when its generation is not 0, its lengths fit and the digest is right; of two
+ * the higher generation counts. To store: generation of the other place = 0, write it,
+ * generation = newest + 1, then the old place is overwritten (its key is of no more use to
+ * anybody but a thief). Killed at any point, one whole place is left. */
 #include "tls/vault.h"
 
 #include "tls/tls_err.h"
@@ -21,10 +22,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC   UINT64_C(0x5745465456415531) /* "WEFTVAU1" */
-#define HEADER  64
-#define DIGEST  32
-#define PLACES  2
+#define MAGIC  UINT64_C(0x5745465456415531) /* "WEFTVAU1" */
+#define HEADER 64
+#define DIGEST 32
+#define PLACES 2
 
 struct header {
     uint64_t magic;
@@ -46,7 +47,8 @@ struct vault {
 
 static struct place *place_at(const struct vault *v, enum vault_shelf shelf, unsigned i)
 {
-    return (struct place *)(void *)(v->mem + HEADER + ((size_t)shelf * PLACES + i) * v->place_size);
+    return (struct place *)(void *)(v->mem + HEADER +
+                                    ((size_t)shelf * PLACES + i) * v->place_size);
 }
 
 static size_t place_room(const struct vault *v)
@@ -67,13 +69,15 @@ static size_t place_used(const struct vault *v, const struct place *p)
     return sum <= place_room(v) ? sum : SIZE_MAX;
 }
 
-static bool place_digest(const struct place *p, uint64_t generation, size_t used, uint8_t out[DIGEST])
+static bool place_digest(const struct place *p, uint64_t generation, size_t used,
+                         uint8_t out[DIGEST])
 {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
               EVP_DigestUpdate(md, &generation, sizeof(generation)) == 1 &&
               EVP_DigestUpdate(md, p->length, sizeof(p->length)) == 1 &&
-              EVP_DigestUpdate(md, p->data, used) == 1 && EVP_DigestFinal_ex(md, out, NULL) == 1;
+              EVP_DigestUpdate(md, p->data, used) == 1 &&
+              EVP_DigestFinal_ex(md, out, NULL) == 1;
 
     EVP_MD_CTX_free(md);
     return ok;
@@ -94,7 +98,8 @@ static uint64_t place_generation(const struct vault *v, const struct place *p)
 static void place_wipe(const struct vault *v, struct place *p)
 {
     atomic_store(&p->generation, 0);
-    OPENSSL_cleanse((uint8_t *)p + sizeof(p->generation), v->place_size - sizeof(p->generation));
+    OPENSSL_cleanse((uint8_t *)p + sizeof(p->generation),
+                    v->place_size - sizeof(p->generation));
 }
 
 /* ---- opening ---- */
@@ -117,7 +122,8 @@ static err_t map_fd(struct vault *v, int fd)
         return ERR_OF(OS);
     }
     v->survives = true;
-    (void)madvise(v->mem, v->size, MADV_DONTFORK); /* a child of ours (there is none) gets nothing */
+    (void)madvise(v->mem, v->size,
+                  MADV_DONTFORK); /* a child of ours (there is none) gets nothing */
     return OK;
 }
 
@@ -159,7 +165,8 @@ err_t vault_open(int fd, struct vault **out)
     }
     if (fd >= 0)
         (void)close(fd);
-    /* memfd_secret has both by its nature; for other memory they are asked for as far as limits allow. */
+    /* memfd_secret has both by its nature; for other memory they are asked for as far as limits
+     * allow. */
     (void)madvise(v->mem, v->size, MADV_DONTDUMP);
     (void)mlock(v->mem, v->size);
     v->place_size = ((v->size - HEADER) / (VAULT_SHELVES * PLACES)) & ~(size_t)63;

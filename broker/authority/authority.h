@@ -11,7 +11,8 @@
 
 /* Milliseconds since 1970 of a certificate's time. */
 MUST_USE bool authority_time(const ASN1_TIME *t, int64_t *out);
-/* The only subject alternative name of a list, which must be a DNS name; false otherwise. out[] gets a NUL. */
+/* The only subject alternative name of a list, which must be a DNS name; false otherwise. out[]
+ * gets a NUL. */
 MUST_USE bool authority_only_dns_name(const void *general_names, char out[254]);
 /* Lower-case hex with a NUL. */
 void authority_hex(const uint8_t *p, size_t n, char *out);

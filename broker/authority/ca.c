@@ -1,5 +1,5 @@
-/* Keys and certificates of the authority. Files are PEM; a private key is unencrypted, in a 0600 file in a 0700
- * directory, since the process must start without a person. */
+/* Keys and certificates of the authority. Files are PEM; a private key is unencrypted, in a
+ * 0600 file in a 0700 directory, since the process must start without a person. */
 #include "broker/authority/ca.h"
 
 #include "broker/authority/authority.h"
@@ -49,7 +49,8 @@ static err_t print_cert(X509 *cert, struct buf *out)
     long n;
     err_t err = ERR_OF(SIGN_FAILED);
 
-    if (bio != NULL && PEM_write_bio_X509(bio, cert) == 1 && (n = BIO_get_mem_data(bio, &p)) > 0)
+    if (bio != NULL && PEM_write_bio_X509(bio, cert) == 1 &&
+        (n = BIO_get_mem_data(bio, &p)) > 0)
         err = buf_add(out, p, (size_t)n);
     BIO_free(bio);
     return err;
@@ -75,13 +76,15 @@ static bool is_p256(const EVP_PKEY *key)
     size_t n;
 
     return key != NULL && EVP_PKEY_is_a(key, "EC") == 1 &&
-           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 && strcmp(group, "prime256v1") == 0;
+           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 &&
+           strcmp(group, "prime256v1") == 0;
 }
 
 static err_t broken(const struct ca *c, const char *name, const char *why)
 {
     ERR_clear_error();
-    log_error("authority's file is broken", "file=%s/%s why=\"%s\"", folder_path(c->folder), name, why);
+    log_error("authority's file is broken", "file=%s/%s why=\"%s\"", folder_path(c->folder),
+              name, why);
     return ERR_OF(FILE_BROKEN);
 }
 
@@ -155,7 +158,8 @@ static bool add_ca_exts(X509 *cert, X509V3_CTX *ctx, const struct plan *p)
 {
     char constraints[64];
 
-    (void)snprintf(constraints, sizeof(constraints), "critical,CA:TRUE,pathlen:%d", p->path_len);
+    (void)snprintf(constraints, sizeof(constraints), "critical,CA:TRUE,pathlen:%d",
+                   p->path_len);
     return add_ext(cert, ctx, NID_basic_constraints, constraints) &&
            add_ext(cert, ctx, NID_key_usage, "critical,keyCertSign,cRLSign");
 }
@@ -196,8 +200,9 @@ static bool set_times(X509 *cert, const struct plan *p)
 static bool set_name(X509 *cert, const char *common_name)
 {
     return common_name[0] == '\0' ||
-           X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_commonName, MBSTRING_UTF8,
-                                      (const unsigned char *)common_name, -1, -1, 0) == 1;
+           X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_commonName,
+                                      MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1,
+                                      0) == 1;
 }
 
 /* Signed by `by`; by->cert NULL: by itself. NULL: it failed. */
@@ -212,10 +217,12 @@ static X509 *make_cert(const struct plan *p, const struct pair *by)
 
     if (ok) {
         X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-        ok = (p->dns_name == NULL ? add_ca_exts(cert, &ctx, p) : add_leaf_exts(cert, &ctx, p)) &&
-             add_ext(cert, &ctx, NID_subject_key_identifier, "hash") &&
-             (by->cert == NULL || add_ext(cert, &ctx, NID_authority_key_identifier, "keyid:always")) &&
-             X509_sign(cert, by->key, EVP_sha256()) > 0;
+        ok =
+            (p->dns_name == NULL ? add_ca_exts(cert, &ctx, p) : add_leaf_exts(cert, &ctx, p)) &&
+            add_ext(cert, &ctx, NID_subject_key_identifier, "hash") &&
+            (by->cert == NULL ||
+             add_ext(cert, &ctx, NID_authority_key_identifier, "keyid:always")) &&
+            X509_sign(cert, by->key, EVP_sha256()) > 0;
     }
     ERR_clear_error();
     if (ok)
@@ -237,8 +244,8 @@ static err_t write_pair(const struct ca *c, const struct pair *p, const char *ke
     err = print_key(p->key, &key);
     if (err == OK)
         err = print_cert(p->cert, &cert);
-    /* The key first: a certificate that is there has its key. Torn in between, the pair does not match, which
-     * the next start sees. */
+    /* The key first: a certificate that is there has its key. Torn in between, the pair does
+     * not match, which the next start sees. */
     if (err == OK)
         err = folder_write(c->folder, key_name, buf_slice(&key));
     if (err == OK)
@@ -302,8 +309,9 @@ static bool read_issuer_times(struct ca *c)
 static bool issuer_is_whole(const struct ca *c, const struct pair *p)
 {
     EVP_PKEY *root = X509_get0_pubkey(c->root.cert);
-    bool ok = p->key != NULL && p->cert != NULL && X509_check_private_key(p->cert, p->key) == 1 &&
-              X509_check_ca(p->cert) == 1 && X509_verify(p->cert, root) == 1;
+    bool ok = p->key != NULL && p->cert != NULL &&
+              X509_check_private_key(p->cert, p->key) == 1 && X509_check_ca(p->cert) == 1 &&
+              X509_verify(p->cert, root) == 1;
 
     ERR_clear_error();
     return ok;
@@ -424,8 +432,10 @@ static err_t open_issuer(struct ca *c, int64_t now_ms)
         log_warn("issuer is not whole, made anew from the root", "file=%s/issuer.crt",
                  folder_path(c->folder));
     if (c->root.key == NULL)
-        return broken(c, "issuer.crt", "it does not fit issuer.key and root.crt, and root.key is elsewhere");
-    /* A certificate that the root signed did issue, whatever became of its key: it stays known. */
+        return broken(c, "issuer.crt",
+                      "it does not fit issuer.key and root.crt, and root.key is elsewhere");
+    /* A certificate that the root signed did issue, whatever became of its key: it stays known.
+     */
     if (c->issuer.cert != NULL && X509_verify(c->issuer.cert, c->root.key) != 1) {
         X509_free(c->issuer.cert);
         c->issuer.cert = NULL;
@@ -436,7 +446,8 @@ static err_t open_issuer(struct ca *c, int64_t now_ms)
 
 /* ---- public ---- */
 
-err_t ca_open(const struct folder *f, const struct ca_conf *conf, int64_t now_ms, struct ca **out)
+err_t ca_open(const struct folder *f, const struct ca_conf *conf, int64_t now_ms,
+              struct ca **out)
 {
     struct ca *c = calloc(1, sizeof(*c));
     err_t err;
@@ -520,13 +531,14 @@ static bool describe(X509 *cert, struct ca_issued *out)
         !authority_time(X509_get0_notBefore(cert), &out->not_before_ms) ||
         !authority_time(X509_get0_notAfter(cert), &out->not_after_ms))
         return false;
-    authority_hex(ASN1_STRING_get0_data(serial), (size_t)ASN1_STRING_length(serial), out->serial);
+    authority_hex(ASN1_STRING_get0_data(serial), (size_t)ASN1_STRING_length(serial),
+                  out->serial);
     authority_hex(digest, 32, out->fingerprint);
     return true;
 }
 
-err_t ca_sign(struct ca *c, EVP_PKEY *key, const char *identity, int64_t now_ms, struct buf *chain,
-              struct ca_issued *out)
+err_t ca_sign(struct ca *c, EVP_PKEY *key, const char *identity, int64_t now_ms,
+              struct buf *chain, struct ca_issued *out)
 {
     struct plan plan = {.subject_key = key,
                         .common_name = "",

@@ -17,12 +17,14 @@ static err_t os_error(const char *what, const struct folder *f, const char *name
     return ERR_OF(OS);
 }
 
-static err_t check_mode(const struct folder *f, const char *name, const struct stat *st, unsigned want)
+static err_t check_mode(const struct folder *f, const char *name, const struct stat *st,
+                        unsigned want)
 {
     if ((st->st_mode & 077) == 0 && st->st_uid == geteuid())
         return OK;
     log_error("others can reach the authority's files",
-              "file=%s/%s mode=%o uid=%u want_mode=%o want_uid=%u (chmod and chown it, then look who has read it)",
+              "file=%s/%s mode=%o uid=%u want_mode=%o want_uid=%u (chmod and chown it, then "
+              "look who has read it)",
               f->path, name, (unsigned)(st->st_mode & 07777), (unsigned)st->st_uid, want,
               (unsigned)geteuid());
     return ERR_OF(FILE_MODE);

@@ -1,14 +1,14 @@
 /* weft-authority: holds the issuer's key and signs workload certificates; nothing else.
  *
- * ANSWERS   authority.sock, to the broker only: token_make -> token_made (token_id empty: refused),
- *           sign -> issued (code: BAD_CSR, BAD_TOKEN, BAD_PROOF, REFUSED, UNAVAILABLE), anchors_ask -> anchors, which is
- *           also sent by itself when the issuer was renewed.
- * HOLDS     STATE/authority (0700), files 0600: root.crt, root.key (used only to make the next issuer; may be kept
- *           elsewhere), issuer.crt, issuer.key, former.crt (issuers before), tokens (open and used join tokens
- *           until they expire). The same in memory. No list of what was issued: that is the broker's.
- * NEEDS     that directory; its mailbox. No network.
- * IF IT DIES  nobody gets a new certificate until it is back; pods renew at half of their lifetime, so 12 hours
- *           go by before anybody notices. Open tokens and used ones are on disk before anybody hears of them.
+ * ANSWERS   authority.sock, to the broker only: token_make -> token_made (token_id empty:
+ * refused), sign -> issued (code: BAD_CSR, BAD_TOKEN, BAD_PROOF, REFUSED, UNAVAILABLE),
+ * anchors_ask -> anchors, which is also sent by itself when the issuer was renewed. HOLDS
+ * STATE/authority (0700), files 0600: root.crt, root.key (used only to make the next issuer;
+ * may be kept elsewhere), issuer.crt, issuer.key, former.crt (issuers before), tokens (open and
+ * used join tokens until they expire). The same in memory. No list of what was issued: that is
+ * the broker's. NEEDS     that directory; its mailbox. No network. IF IT DIES  nobody gets a
+ * new certificate until it is back; pods renew at half of their lifetime, so 12 hours go by
+ * before anybody notices. Open tokens and used ones are on disk before anybody hears of them.
  * IF SLOW   pods wait for their first certificate; renewals are asked again.
  */
 #include "broker/authority/authority.h"
@@ -38,7 +38,8 @@ struct authority {
     struct mailbox *box;
     struct wire_desk desk;
     struct timer look;
-    uint8_t broker[BROKER_ID]; /* routing id of who asked for the anchors last; told when they change */
+    uint8_t broker[BROKER_ID]; /* routing id of who asked for the anchors last; told when they
+                                  change */
     size_t broker_len;
     uint64_t issued, refused;
 };
@@ -70,7 +71,8 @@ static void answer_token(void *arg, const struct wire_call *call)
         made.secret = slice(secret, sizeof(secret));
         log_info("join token made", "id=%s identity=%.*s", id, SLICE_FMT(m->identity));
     } else {
-        log_warn("join token refused", "identity=%.*s reason=%s", SLICE_FMT(m->identity), err->name);
+        log_warn("join token refused", "identity=%.*s reason=%s", SLICE_FMT(m->identity),
+                 err->name);
     }
     sent("token_made", WIRE_SEND(a->box, call->mail->from, token_made, &made));
     OPENSSL_cleanse(secret, sizeof(secret));
@@ -96,14 +98,14 @@ static void answer_sign(void *arg, const struct wire_call *call)
         answer.not_before_ms = what.not_before_ms;
         answer.not_after_ms = what.not_after_ms;
         a->issued++;
-        log_info("certificate issued", "identity=%.*s serial=%s proof=%s", SLICE_FMT(m->identity), what.serial,
-                 m->token_id.n > 0 ? "token" : "renewal");
+        log_info("certificate issued", "identity=%.*s serial=%s proof=%s",
+                 SLICE_FMT(m->identity), what.serial, m->token_id.n > 0 ? "token" : "renewal");
     } else {
         answer.code = slice_str(request_code(err));
         answer.why = slice_str(why);
         a->refused++;
-        log_warn("certificate refused", "identity=%.*s code=%s why=\"%s\"", SLICE_FMT(m->identity),
-                 request_code(err), why);
+        log_warn("certificate refused", "identity=%.*s code=%s why=\"%s\"",
+                 SLICE_FMT(m->identity), request_code(err), why);
     }
     sent("issued", WIRE_SEND(a->box, call->mail->from, issued, &answer));
     buf_done(&chain);
@@ -152,8 +154,8 @@ static void on_look(void *arg)
     err_t err = ca_look(a->parts.ca, now(), &renewed);
 
     if (err != OK)
-        log_warn("issuer not renewed", "reason=%s text=\"%s\" ends_ms=%" PRId64, err->name, err->text,
-                 ca_issuer_end(a->parts.ca));
+        log_warn("issuer not renewed", "reason=%s text=\"%s\" ends_ms=%" PRId64, err->name,
+                 err->text, ca_issuer_end(a->parts.ca));
     if (renewed && a->broker_len > 0)
         send_anchors(a, slice(a->broker, a->broker_len), 0);
 }
@@ -189,10 +191,12 @@ static err_t start(struct actor *actor)
                                  .from = WIRE_ROLE_BROKER,
                                  .permits = permits,
                                  .n_permits = sizeof(permits) / sizeof(permits[0])};
-    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, NULL) != 1)
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_CRYPTO_STRINGS,
+                            NULL) != 1)
         return ERR_OF(SIGN_FAILED);
     if (CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1)
-        log_warn("secure heap not locked", "bytes=%d RLIMIT_MEMLOCK may be too low", SECURE_HEAP);
+        log_warn("secure heap not locked", "bytes=%d RLIMIT_MEMLOCK may be too low",
+                 SECURE_HEAP);
     return open_state(a, &actor->settings);
 }
 
@@ -238,12 +242,13 @@ static void stop(struct actor *actor)
 
 int main(int argc, char **argv)
 {
-    static const struct actor_spec spec = {.name = "weft-authority",
-                                           .page = "holds the issuer's key and signs workload certificates",
-                                           .start = start,
-                                           .confine = confine,
-                                           .confined = confined,
-                                           .stop = stop};
+    static const struct actor_spec spec = {
+        .name = "weft-authority",
+        .page = "holds the issuer's key and signs workload certificates",
+        .start = start,
+        .confine = confine,
+        .confined = confined,
+        .stop = stop};
 
     return actor_run(&spec, argc, argv);
 }

@@ -1,5 +1,6 @@
-/* Everything in a request is what a stranger wrote; the identity alone is the broker's word for the session, and it
- * is not enough: without a proof that the broker cannot make, nothing is signed. */
+/* Everything in a request is what a stranger wrote; the identity alone is the broker's word for
+ * the session, and it is not enough: without a proof that the broker cannot make, nothing is
+ * signed. */
 #include "broker/authority/request.h"
 
 #include "broker/authority/authority.h"
@@ -42,7 +43,8 @@ static bool key_is_p256(EVP_PKEY *key)
     size_t n;
 
     return key != NULL && EVP_PKEY_is_a(key, "EC") == 1 &&
-           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 && strcmp(group, "prime256v1") == 0;
+           EVP_PKEY_get_group_name(key, group, sizeof(group), &n) == 1 &&
+           strcmp(group, "prime256v1") == 0;
 }
 
 static bool common_name_fits(X509_NAME *name, const char *identity)
@@ -55,7 +57,8 @@ static bool common_name_fits(X509_NAME *name, const char *identity)
     if (X509_NAME_entry_count(name) != 1 || at != 0)
         return false;
     text = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at));
-    return slice_is_str(slice(ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text)), identity);
+    return slice_is_str(slice(ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text)),
+                        identity);
 }
 
 /* Exactly one SAN extension with exactly one name. */
@@ -63,7 +66,8 @@ static bool san_fits(X509_REQ *req, const char *identity)
 {
     STACK_OF(X509_EXTENSION) *exts = X509_REQ_get_extensions(req);
     int critical = 0;
-    GENERAL_NAMES *names = exts != NULL ? X509V3_get_d2i(exts, NID_subject_alt_name, &critical, NULL) : NULL;
+    GENERAL_NAMES *names =
+        exts != NULL ? X509V3_get_d2i(exts, NID_subject_alt_name, &critical, NULL) : NULL;
     char has[254];
     bool ok = authority_only_dns_name(names, has) && strcmp(has, identity) == 0;
 
@@ -137,7 +141,8 @@ static const char *judge_old(const struct ca *ca, X509 *old, const struct wire_s
 {
     int64_t begin, end;
 
-    if (!authority_time(X509_get0_notBefore(old), &begin) || !authority_time(X509_get0_notAfter(old), &end))
+    if (!authority_time(X509_get0_notBefore(old), &begin) ||
+        !authority_time(X509_get0_notAfter(old), &end))
         return "the certificate's times cannot be read";
     if (X509_check_ca(old) != 0)
         return "the certificate is not a workload's";
@@ -146,7 +151,8 @@ static const char *judge_old(const struct ca *ca, X509 *old, const struct wire_s
     if (!cert_names(old, identity))
         return "the certificate is for another identity";
     if (now_ms < begin || now_ms >= end + CA_GRACE_MS)
-        return "the certificate has been expired for more than 24 hours (a new join token is needed)";
+        return "the certificate has been expired for more than 24 hours (a new join token is "
+               "needed)";
     if (!key_is_p256(X509_get0_pubkey(old)) || !signature_is_right(old, m->csr, m->signature))
         return "the signature is not by the certificate's key";
     return NULL;
@@ -167,13 +173,13 @@ static err_t check_renewal(const struct authority_parts *a, const struct wire_si
     return bad == NULL ? OK : no(ERR_OF(BAD_PROOF), bad, why);
 }
 
-static err_t check_token(const struct authority_parts *a, const struct wire_sign *m, X509_REQ *req,
-                         int64_t now_ms, const char **why)
+static err_t check_token(const struct authority_parts *a, const struct wire_sign *m,
+                         X509_REQ *req, int64_t now_ms, const char **why)
 {
     uint8_t digest[32];
-    err_t err = key_digest(req, digest)
-                    ? tokens_use(a->tokens, m->token_id, m->token_mac, m->identity, m->csr, digest, now_ms)
-                    : ERR_OF(BAD_CSR);
+    err_t err = key_digest(req, digest) ? tokens_use(a->tokens, m->token_id, m->token_mac,
+                                                     m->identity, m->csr, digest, now_ms)
+                                        : ERR_OF(BAD_CSR);
 
     return err == OK ? OK : no(err, err->text, why);
 }

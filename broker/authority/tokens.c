@@ -48,7 +48,8 @@ static void forget_expired(struct tokens *t, int64_t now_ms)
 {
     struct token *k, *next;
 
-    HASH_ITER(hh, t->all, k, next) {
+    HASH_ITER(hh, t->all, k, next)
+    {
         if (k->expires_ms <= now_ms)
             forget(t, k);
     }
@@ -78,7 +79,8 @@ static err_t print_one(const struct token *k, struct buf *out)
     authority_hex(k->secret, sizeof(k->secret), secret);
     if (k->is_used)
         authority_hex(k->key_digest, sizeof(k->key_digest), key);
-    err = buf_printf(out, "%s %" PRId64 " %s %s %s\n", k->id, k->expires_ms, secret, key, k->identity);
+    err = buf_printf(out, "%s %" PRId64 " %s %s %s\n", k->id, k->expires_ms, secret, key,
+                     k->identity);
     OPENSSL_cleanse(secret, sizeof(secret));
     return err;
 }
@@ -102,7 +104,8 @@ static err_t save(const struct tokens *t)
 
     buf_init(&b, FOLDER_FILE_MAX);
     err = buf_printf(&b, HEAD);
-    HASH_ITER(hh, t->all, k, next) {
+    HASH_ITER(hh, t->all, k, next)
+    {
         if (err == OK)
             err = print_one(k, &b);
     }
@@ -175,7 +178,8 @@ static bool read_file(struct tokens *t, slice_t all)
         slice_t line = take_until(&rest, '\n');
 
         if (slice_starts(line, SLICE_LIT("sum ")))
-            return rest.n == 0 && sum(slice(all.p, at), hex) && slice_is_str(slice_skip(line, 4), hex);
+            return rest.n == 0 && sum(slice(all.p, at), hex) &&
+                   slice_is_str(slice_skip(line, 4), hex);
         if (tokens_count(t) >= TOKENS_MAX || !read_one(line, &k))
             return false;
         add(t, &k);
@@ -201,7 +205,8 @@ err_t tokens_open(const struct folder *f, int64_t now_ms, struct tokens **out)
 
         log_warn("file of join tokens is damaged", "file=%s/%s put aside; open tokens are lost",
                  folder_path(f), FILE_NAME);
-        HASH_ITER(hh, t->all, k, next) {
+        HASH_ITER(hh, t->all, k, next)
+        {
             forget(t, k);
         }
         err = folder_put_aside(f, FILE_NAME);
@@ -224,7 +229,8 @@ void tokens_free(struct tokens **tp)
 
     if (t == NULL)
         return;
-    HASH_ITER(hh, t->all, k, next) {
+    HASH_ITER(hh, t->all, k, next)
+    {
         forget(t, k);
     }
     free(t);
@@ -277,8 +283,10 @@ static bool mac_is_right(const struct token *k, slice_t mac, slice_t csr)
 {
     uint8_t digest[32], want[32];
     unsigned n = 0;
-    bool ok = mac.n == sizeof(want) && EVP_Digest(csr.p, csr.n, digest, NULL, EVP_sha256(), NULL) == 1 &&
-              HMAC(EVP_sha256(), k->secret, sizeof(k->secret), digest, sizeof(digest), want, &n) != NULL &&
+    bool ok = mac.n == sizeof(want) &&
+              EVP_Digest(csr.p, csr.n, digest, NULL, EVP_sha256(), NULL) == 1 &&
+              HMAC(EVP_sha256(), k->secret, sizeof(k->secret), digest, sizeof(digest), want,
+                   &n) != NULL &&
               CRYPTO_memcmp(mac.p, want, sizeof(want)) == 0;
 
     OPENSSL_cleanse(want, sizeof(want));

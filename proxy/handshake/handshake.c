@@ -1,17 +1,19 @@
 /* Handshakes of one proxy worker, made by weft-tls.
  *
- *   WAITING --link is up and there is room--> ASKED <--more bytes / nothing in flight--> READING
- *      |                                        |                                          |
- *      '------------------ done, failed, timeout, conn gone, link lost --------------------'--> ENDED
+ *   WAITING --link is up and there is room--> ASKED <--more bytes / nothing in flight-->
+ * READING |                                        |                                          |
+ *      '------------------ done, failed, timeout, conn gone, link lost --------------------'-->
+ * ENDED
  *
  *   WAITING  in `queue`; weft-tls has not heard of it; the conn is paused
- *   ASKED    in `running`; a message is under way to weft-tls or being worked on; the conn is paused
- *   READING  in `running`; weft-tls wants bytes; whatever the socket brings goes to it at once
- *   ENDED    in no list; only on the stack of end(), so that a cancel from inside the callback is harmless
+ *   ASKED    in `running`; a message is under way to weft-tls or being worked on; the conn is
+ * paused READING  in `running`; weft-tls wants bytes; whatever the socket brings goes to it at
+ * once ENDED    in no list; only on the stack of end(), so that a cancel from inside the
+ * callback is harmless
  *
- * One message in flight per conn (invariant of the hand-over: nothing can be stranded in weft-tls): the conn
- * is paused while one is, so bytes and the end of the peer stay where they are and reach the record layer
- * or the next owner in order. */
+ * One message in flight per conn (invariant of the hand-over: nothing can be stranded in
+ * weft-tls): the conn is paused while one is, so bytes and the end of the peer stay where they
+ * are and reach the record layer or the next owner in order. */
 #include "proxy/handshake/handshake.h"
 
 #include "proxy/handshake/transport_header.h"
@@ -179,8 +181,8 @@ static err_t send_bytes(struct handshake *hs, slice_t bytes)
     return WIRE_SEND(hs->all->tls, slice(NULL, 0), handshake_bytes, &msg);
 }
 
-/* Begins as many as there is room for. A failed send leaves the rest waiting: the link's return or their
- * timeouts go on. */
+/* Begins as many as there is room for. A failed send leaves the rest waiting: the link's return
+ * or their timeouts go on. */
 static void start_waiting(struct handshakes *h)
 {
     while (h->is_up && h->n_running < h->conf.max && !list_is_empty(&h->queue)) {
@@ -232,11 +234,19 @@ static void answer_bytes(void *arg, const struct wire_call *call)
 /* The words of handshake_failed that callers may compare with; anything else is MALFORMED. */
 static const char *known_code(slice_t code)
 {
-    static const char *const codes[] = {
-        "NO_CERTIFICATE_YET", "UNKNOWN_ISSUER", "WRONG_IDENTITY", "EXPIRED", "NO_CLIENT_CERTIFICATE",
-        "NOT_TLS13",          "ALERT",          "BUSY",           "TIMEOUT", "MALFORMED"};
+    static const char *const codes[] = {"NO_CERTIFICATE_YET",
+                                        "UNKNOWN_ISSUER",
+                                        "WRONG_IDENTITY",
+                                        "EXPIRED",
+                                        "NO_CLIENT_CERTIFICATE",
+                                        "NOT_TLS13",
+                                        "ALERT",
+                                        "BUSY",
+                                        "TIMEOUT",
+                                        "MALFORMED"};
 
-    if (slice_is_str(code, "UNKNOWN_ID")) /* weft-tls died and is back: it never heard of this one */
+    if (slice_is_str(code,
+                     "UNKNOWN_ID")) /* weft-tls died and is back: it never heard of this one */
         return "TLS_GONE";
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         if (slice_is_str(code, codes[i]))
@@ -283,7 +293,8 @@ static err_t protect(struct handshake *hs, const struct wire_handshake_done *m)
     return err;
 }
 
-/* The bytes lie in a message that is ours until this call returns, so that wiping them is allowed. */
+/* The bytes lie in a message that is ours until this call returns, so that wiping them is
+ * allowed. */
 static void wipe(slice_t secret)
 {
     OPENSSL_cleanse((void *)(uintptr_t)secret.p, secret.n);
@@ -385,7 +396,8 @@ static void on_timeout(void *arg)
     struct handshake *hs = arg;
 
     tell_close(hs);
-    fail(hs, "TIMEOUT", hs->state == HANDSHAKE_WAITING ? "weft-tls had no time for it" : "took too long");
+    fail(hs, "TIMEOUT",
+         hs->state == HANDSHAKE_WAITING ? "weft-tls had no time for it" : "took too long");
 }
 
 /* ---- public ---- */
@@ -434,9 +446,11 @@ void handshakes_free(struct handshakes **hp)
     h->is_up = false;
     h->is_ending = true;
     while (!list_is_empty(&h->running))
-        fail(CONTAINER_OF(h->running.next, struct handshake, link), "TLS_GONE", "the worker ends");
+        fail(CONTAINER_OF(h->running.next, struct handshake, link), "TLS_GONE",
+             "the worker ends");
     while (!list_is_empty(&h->queue))
-        fail(CONTAINER_OF(h->queue.next, struct handshake, link), "TLS_GONE", "the worker ends");
+        fail(CONTAINER_OF(h->queue.next, struct handshake, link), "TLS_GONE",
+             "the worker ends");
     mailbox_close(&h->tls);
     free(h);
     *hp = NULL;
@@ -470,19 +484,23 @@ static err_t begin(struct handshakes *h, const struct handshake *from, slice_t f
     return OK;
 }
 
-err_t handshake_accept(struct handshakes *h, struct conn *c, slice_t first, handshake_done_fn *done,
-                       void *arg, struct handshake **out)
+err_t handshake_accept(struct handshakes *h, struct conn *c, slice_t first,
+                       handshake_done_fn *done, void *arg, struct handshake **out)
 {
     struct handshake from = {.conn = c, .done = done, .arg = arg};
 
     return begin(h, &from, first, out);
 }
 
-err_t handshake_connect(struct handshakes *h, struct conn *c, slice_t server_name, bool transport_alpn,
-                        handshake_done_fn *done, void *arg, struct handshake **out)
+err_t handshake_connect(struct handshakes *h, struct conn *c, slice_t server_name,
+                        bool transport_alpn, handshake_done_fn *done, void *arg,
+                        struct handshake **out)
 {
-    struct handshake from = {
-        .conn = c, .is_client = true, .transport_alpn = transport_alpn, .done = done, .arg = arg};
+    struct handshake from = {.conn = c,
+                             .is_client = true,
+                             .transport_alpn = transport_alpn,
+                             .done = done,
+                             .arg = arg};
 
     if (server_name.n == 0 || server_name.n > 253 ||
         !slice_to_cstr(server_name, from.server_name, sizeof(from.server_name)))

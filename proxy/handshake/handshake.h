@@ -1,10 +1,10 @@
 /* The proxy's side of a TLS handshake that weft-tls makes (messages handshake_*).
  *
- * While a handshake runs this room owns the conn: it passes flights between the socket and weft-tls, one message
- * in flight per conn. At the end it installs the record layer (conn_protect) and gives the conn back; the
- * callback then makes somebody own it. At most settings.handshakes_max / workers run at once; more wait
- * in order. If weft-tls dies, handshakes in flight fail (TLS_GONE) and waiting ones wait for its return
- * up to the timeout.
+ * While a handshake runs this room owns the conn: it passes flights between the socket and
+ * weft-tls, one message in flight per conn. At the end it installs the record layer
+ * (conn_protect) and gives the conn back; the callback then makes somebody own it. At most
+ * settings.handshakes_max / workers run at once; more wait in order. If weft-tls dies,
+ * handshakes in flight fail (TLS_GONE) and waiting ones wait for its return up to the timeout.
  */
 #ifndef PROXY_HANDSHAKE_HANDSHAKE_H
 #define PROXY_HANDSHAKE_HANDSHAKE_H
@@ -32,18 +32,21 @@ void handshakes_free(struct handshakes **h);
 
 struct handshake_result {
     bool is_ok;
-    const char *code;   /* not ok: stable word of handshake_failed, or TLS_GONE, TIMEOUT, CLOSED */
-    const char *why;    /* not ok: for a person */
-    slice_t peer;       /* identity of the peer's certificate; empty: none */
+    const char
+        *code;       /* not ok: stable word of handshake_failed, or TLS_GONE, TIMEOUT, CLOSED */
+    const char *why; /* not ok: for a person */
+    slice_t peer;    /* identity of the peer's certificate; empty: none */
     slice_t alpn;
     slice_t server_name;
     int64_t peer_not_after_ms;
 };
 
-/* Called once, from the loop. Not ok: an alert is already queued on the conn; the callback closes it
- * (conn_close_gently with HANDSHAKE_FAILED). The slices are valid during the call. If the conn closed by
- * itself (peer gone) the callback still comes (code CLOSED) before the conn's memory goes and `c` is NULL. */
-typedef void handshake_done_fn(void *arg, struct conn *c, const struct handshake_result *result);
+/* Called once, from the loop. Not ok: an alert is already queued on the conn; the callback
+ * closes it (conn_close_gently with HANDSHAKE_FAILED). The slices are valid during the call. If
+ * the conn closed by itself (peer gone) the callback still comes (code CLOSED) before the
+ * conn's memory goes and `c` is NULL. */
+typedef void handshake_done_fn(void *arg, struct conn *c,
+                               const struct handshake_result *result);
 
 /* `first` are bytes the client has sent already (its ClientHello or a part). */
 MUST_USE err_t handshake_accept(struct handshakes *h, struct conn *c, slice_t first,

@@ -1,15 +1,17 @@
-/* Reader and writer of Linkerd's transport header: three protobuf fields, read by a bounded cursor.
+/* Reader and writer of Linkerd's transport header: three protobuf fields, read by a bounded
+ * cursor.
  *
- * A message of this size needs no protobuf library. What the reader does with odd input is what Linkerd's does:
- * the last of a repeated field wins, unknown fields are skipped, a known field of the wrong wire type is an
- * error. Groups (wire types 3 and 4), which nobody has sent for years, are refused. */
+ * A message of this size needs no protobuf library. What the reader does with odd input is what
+ * Linkerd's does: the last of a repeated field wins, unknown fields are skipped, a known field
+ * of the wrong wire type is an error. Groups (wire types 3 and 4), which nobody has sent for
+ * years, are refused. */
 #include "proxy/handshake/transport_header.h"
 
 #include <string.h>
 
-#define PREFACE     TRANSPORT_ALPN "\r\n\r\n"
-#define PREFACE_LEN (sizeof(PREFACE) - 1)
-#define LENGTH_LEN  4
+#define PREFACE      TRANSPORT_ALPN "\r\n\r\n"
+#define PREFACE_LEN  (sizeof(PREFACE) - 1)
+#define LENGTH_LEN   4
 #define NAME_MAX_LEN 255
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
@@ -51,7 +53,8 @@ err_t transport_header_print(const struct transport_header *h, struct buf *out)
     if (h->session != SESSION_OPAQUE) {
         after[na++] = FIELD_SESSION << 3 | WIRE_BYTES;
         after[na++] = 2;
-        after[na++] = (uint8_t)((h->session == SESSION_HTTP1 ? KIND_HTTP1 : KIND_HTTP2) << 3 | WIRE_BYTES);
+        after[na++] = (uint8_t)((h->session == SESSION_HTTP1 ? KIND_HTTP1 : KIND_HTTP2) << 3 |
+                                WIRE_BYTES);
         after[na++] = 0;
     }
     n = nb + h->name.n + na;
@@ -195,7 +198,8 @@ static bool take_message(slice_t in, struct transport_header *out)
     return out->port != 0;
 }
 
-enum step transport_header_parse(slice_t bytes, struct transport_header *out, size_t *used, err_t *why)
+enum step transport_header_parse(slice_t bytes, struct transport_header *out, size_t *used,
+                                 err_t *why)
 {
     size_t seen = bytes.n < PREFACE_LEN ? bytes.n : PREFACE_LEN;
     const uint8_t *p;

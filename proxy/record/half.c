@@ -1,5 +1,6 @@
-/* Keys and record protection of one direction. HKDF-Expand-Label never needs more than one block here (no
- * output is longer than the hash), so it is one HMAC over the label and the counter 1. */
+/* Keys and record protection of one direction. HKDF-Expand-Label never needs more than one
+ * block here (no output is longer than the hash), so it is one HMAC over the label and the
+ * counter 1. */
 #include "proxy/record/half.h"
 
 #include "proxy/record/record.h"
@@ -32,9 +33,10 @@ static const struct half_suite *suite_find(uint16_t number)
     return NULL;
 }
 
-/* RFC 8446 7.1: HkdfLabel = length, "tls13 " label, empty context; then T(1) = HMAC(secret, info || 1). */
-static err_t expand_label(const struct half_suite *suite, const uint8_t *secret, const char *label,
-                          uint8_t *out, size_t n)
+/* RFC 8446 7.1: HkdfLabel = length, "tls13 " label, empty context; then T(1) = HMAC(secret,
+ * info || 1). */
+static err_t expand_label(const struct half_suite *suite, const uint8_t *secret,
+                          const char *label, uint8_t *out, size_t n)
 {
     uint8_t info[2 + 1 + 6 + LABEL_MAX + 1 + 1];
     uint8_t block[EVP_MAX_MD_SIZE];
@@ -58,7 +60,8 @@ static err_t expand_label(const struct half_suite *suite, const uint8_t *secret,
     return OK;
 }
 
-static err_t derive(const struct half_suite *suite, const uint8_t *secret, struct half_keys *out)
+static err_t derive(const struct half_suite *suite, const uint8_t *secret,
+                    struct half_keys *out)
 {
     out->key_len = suite->key_len;
     TRY(expand_label(suite, secret, "key", out->key, suite->key_len));
@@ -152,7 +155,8 @@ HOT err_t half_seal(struct half *h, uint8_t *rec, size_t n)
         EVP_EncryptUpdate(h->ctx, NULL, &out, rec, HALF_HEADER) != 1 ||
         EVP_EncryptUpdate(h->ctx, rec + HALF_HEADER, &out, rec + HALF_HEADER, (int)n) != 1 ||
         EVP_EncryptFinal_ex(h->ctx, rec + HALF_HEADER + n, &out) != 1 ||
-        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_GET_TAG, HALF_TAG, rec + HALF_HEADER + n) != 1)
+        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_GET_TAG, HALF_TAG, rec + HALF_HEADER + n) !=
+            1)
         return ERR_OF(RECORD_CRYPTO);
     h->seq++;
     return OK;
@@ -167,7 +171,8 @@ HOT bool half_open(struct half *h, uint8_t *rec, size_t n)
     BUG_ON(n < HALF_TAG);
     half_nonce(h, nonce);
     if (EVP_CipherInit_ex(h->ctx, NULL, NULL, NULL, nonce, -1) != 1 ||
-        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_SET_TAG, HALF_TAG, rec + HALF_HEADER + len) != 1 ||
+        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_SET_TAG, HALF_TAG, rec + HALF_HEADER + len) !=
+            1 ||
         EVP_DecryptUpdate(h->ctx, NULL, &out, rec, HALF_HEADER) != 1 ||
         EVP_DecryptUpdate(h->ctx, rec + HALF_HEADER, &out, rec + HALF_HEADER, (int)len) != 1 ||
         EVP_DecryptFinal_ex(h->ctx, rec + HALF_HEADER + len, &out) != 1)

@@ -1,7 +1,9 @@
-/* One direction of a TLS 1.3 connection: its secret, key, iv and sequence number (RFC 8446 5.2, 5.3, 7).
+/* One direction of a TLS 1.3 connection: its secret, key, iv and sequence number (RFC
+ * 8446 5.2, 5.3, 7).
  *
- * Private to proxy/record. A half is created with the traffic secret of generation 0 and sequence number 0; there
- * is exactly one owner of it and no way to copy it, since a nonce used twice breaks the protection.
+ * Private to proxy/record. A half is created with the traffic secret of generation 0 and
+ * sequence number 0; there is exactly one owner of it and no way to copy it, since a nonce used
+ * twice breaks the protection.
  */
 #ifndef PROXY_RECORD_HALF_H
 #define PROXY_RECORD_HALF_H
@@ -30,7 +32,8 @@ struct half {
     uint64_t seq;
 };
 
-/* RECORD_SUITE, RECORD_SECRET, RECORD_CRYPTO, NOMEM. On failure the half is as after half_done. */
+/* RECORD_SUITE, RECORD_SECRET, RECORD_CRYPTO, NOMEM. On failure the half is as after half_done.
+ */
 MUST_USE err_t half_init(struct half *h, uint16_t suite, slice_t secret, bool is_sealing);
 /* Frees and wipes. Fine on zeroed memory. */
 void half_done(struct half *h);
@@ -38,11 +41,11 @@ void half_done(struct half *h);
 /* The next generation of secret, key and iv (RFC 8446 7.2); the old secret is gone after it. */
 MUST_USE err_t half_update(struct half *h);
 
-/* Protects rec[5..5+n) (content and inner type) in place, writes the tag behind it and the header in front
- * (5 + n + 16 bytes in all). */
+/* Protects rec[5..5+n) (content and inner type) in place, writes the tag behind it and the
+ * header in front (5 + n + 16 bytes in all). */
 MUST_USE err_t half_seal(struct half *h, uint8_t *rec, size_t n);
-/* Opens rec[5..5+n-16) in place; n is the length in the header. False: not authentic. What is then at rec must
- * not be used. */
+/* Opens rec[5..5+n-16) in place; n is the length in the header. False: not authentic. What is
+ * then at rec must not be used. */
 MUST_USE bool half_open(struct half *h, uint8_t *rec, size_t n);
 
 /* Key and iv of a traffic secret, for the vectors of RFC 8448. */

@@ -2,17 +2,19 @@
  *
  * The read side:   READING --close_notify--> CLOSED      (RFC: what follows is ignored)
  *                  READING --fatal alert---> ALERTED     (both directions are over)
- *                  READING --not valid-----> BROKEN      (our alert is in the reply; both are over)
- * The write side:  WRITING --close_notify or any alert, either way but the peer's close_notify--> ended
+ *                  READING --not valid-----> BROKEN      (our alert is in the reply; both are
+ * over) The write side:  WRITING --close_notify or any alert, either way but the peer's
+ * close_notify--> ended
  *
- * Every record that carries nothing for the application (empty, KeyUpdate, ticket, user_canceled) counts as
- * quiet; QUIET_MAX of them in a row break the connection, so a peer cannot keep us busy for nothing.
+ * Every record that carries nothing for the application (empty, KeyUpdate, ticket,
+ * user_canceled) counts as quiet; QUIET_MAX of them in a row break the connection, so a peer
+ * cannot keep us busy for nothing.
  *
- * KeyUpdate. The peer's request is answered at once, in `reply`. While we have sent nothing since our last
- * answer, further requests are collected into one that goes out before our next data (RFC 8446 4.6.3), so a
- * peer that does not read cannot make our queue grow. Our own updates say update_not_requested: the
- * limit of the AEAD is per sender, and asking would make a peer that only listens send updates without data
- * for ever, which is what QUIET_MAX forbids.
+ * KeyUpdate. The peer's request is answered at once, in `reply`. While we have sent nothing
+ * since our last answer, further requests are collected into one that goes out before our next
+ * data (RFC 8446 4.6.3), so a peer that does not read cannot make our queue grow. Our own
+ * updates say update_not_requested: the limit of the AEAD is per sender, and asking would make
+ * a peer that only listens send updates without data for ever, which is what QUIET_MAX forbids.
  */
 #include "proxy/record/record.h"
 
@@ -32,7 +34,12 @@
 #include "proxy/record/tbl/errors.h"
 #undef ERR
 
-enum content { CONTENT_CCS = 20, CONTENT_ALERT = 21, CONTENT_HANDSHAKE = 22, CONTENT_DATA = 23 };
+enum content {
+    CONTENT_CCS = 20,
+    CONTENT_ALERT = 21,
+    CONTENT_HANDSHAKE = 22,
+    CONTENT_DATA = 23
+};
 enum message { MESSAGE_TICKET = 4, MESSAGE_KEY_UPDATE = 24 };
 
 enum alert {
@@ -55,11 +62,11 @@ struct record {
     uint64_t rekey_after;
     enum reading reading;
     bool is_write_ended;
-    bool answer_due;  /* a KeyUpdate must go out before our next data */
-    bool is_silent;   /* nothing sealed since our last answer to a KeyUpdate */
+    bool answer_due; /* a KeyUpdate must go out before our next data */
+    bool is_silent;  /* nothing sealed since our last answer to a KeyUpdate */
     uint8_t alert;
-    unsigned quiet;   /* records without data in a row */
-    unsigned tickets; /* seen on this connection */
+    unsigned quiet;     /* records without data in a row */
+    unsigned tickets;   /* seen on this connection */
     struct buf message; /* a handshake message whose rest has not come */
     struct record_counters count;
 };
@@ -76,10 +83,11 @@ err_t record_new(const struct record_conf *conf, struct record **out)
     r->rekey_after = conf->rekey_after != 0 ? conf->rekey_after : REKEY_AFTER;
     r->alert = ALERT_NONE;
     buf_init(&r->message, MESSAGE_MAX);
-    err = half_init(&r->in, conf->suite, is_server ? conf->client_secret : conf->server_secret, false);
+    err = half_init(&r->in, conf->suite, is_server ? conf->client_secret : conf->server_secret,
+                    false);
     if (err == OK)
-        err = half_init(&r->out, conf->suite, is_server ? conf->server_secret : conf->client_secret,
-                        true);
+        err = half_init(&r->out, conf->suite,
+                        is_server ? conf->server_secret : conf->client_secret, true);
     if (err != OK) {
         record_free(&r);
         return err;
@@ -114,8 +122,10 @@ const struct record_counters *record_count(const struct record *r)
 
 /* ---- sealing ---- */
 
-/* One record of n (<= RECORD_PLAIN_MAX) bytes; there is room for it in `out` already, or it is made here. */
-static err_t seal_one(struct record *r, enum content type, const uint8_t *p, size_t n, struct buf *out)
+/* One record of n (<= RECORD_PLAIN_MAX) bytes; there is room for it in `out` already, or it is
+ * made here. */
+static err_t seal_one(struct record *r, enum content type, const uint8_t *p, size_t n,
+                      struct buf *out)
 {
     uint8_t *rec = buf_reserve(out, n + RECORD_OVERHEAD);
 
@@ -226,7 +236,8 @@ static enum record_got open_alert(struct record *r, slice_t inner, struct buf *r
 }
 
 /* The alert to break with, or ALERT_NONE. */
-static enum alert take_key_update(struct record *r, slice_t body, bool is_last, struct buf *reply)
+static enum alert take_key_update(struct record *r, slice_t body, bool is_last,
+                                  struct buf *reply)
 {
     if (body.n != 1)
         return ALERT_DECODE_ERROR;
@@ -255,7 +266,8 @@ static enum alert take_ticket(struct record *r, size_t n)
 }
 
 /* Every whole message at the start of `bytes`; *taken is their length. */
-static enum alert take_messages(struct record *r, slice_t bytes, size_t *taken, struct buf *reply)
+static enum alert take_messages(struct record *r, slice_t bytes, size_t *taken,
+                                struct buf *reply)
 {
     *taken = 0;
     while (bytes.n >= 4) {
@@ -369,7 +381,8 @@ HOT enum record_got record_open(struct record *r, uint8_t *bytes, size_t n, size
     if (n == 0)
         return RECORD_MORE;
     *consumed = n; /* of what is broken nothing is looked at again */
-    /* Each byte of the header is judged as soon as it is there: garbage does not wait for a fifth one. */
+    /* Each byte of the header is judged as soon as it is there: garbage does not wait for a
+     * fifth one. */
     if (bytes[0] != CONTENT_DATA)
         return broken(r, ALERT_UNEXPECTED_MESSAGE, reply);
     if (n < HALF_HEADER) {

@@ -1,8 +1,10 @@
-/* TLS 1.3 record protection (RFC 8446 section 5) for a connection whose handshake another process made.
+/* TLS 1.3 record protection (RFC 8446 section 5) for a connection whose handshake another
+ * process made.
  *
- * No socket, no handshake, no certificate: bytes in, bytes out. Handles KeyUpdate both ways, rekeys before
- * the limit of the AEAD, alerts, close_notify, and swallows NewSessionTicket in the client role. One
- * EVP_CIPHER_CTX per direction, the key set once. Secrets are wiped when they have been used.
+ * No socket, no handshake, no certificate: bytes in, bytes out. Handles KeyUpdate both ways,
+ * rekeys before the limit of the AEAD, alerts, close_notify, and swallows NewSessionTicket in
+ * the client role. One EVP_CIPHER_CTX per direction, the key set once. Secrets are wiped when
+ * they have been used.
  */
 #ifndef PROXY_RECORD_RECORD_H
 #define PROXY_RECORD_RECORD_H
@@ -17,7 +19,7 @@
 struct record;
 
 #define RECORD_PLAIN_MAX 16384
-#define RECORD_OVERHEAD  (5 + 1 + 16)                        /* header, inner type, tag */
+#define RECORD_OVERHEAD  (5 + 1 + 16) /* header, inner type, tag */
 #define RECORD_WIRE_MAX  (RECORD_PLAIN_MAX + 256 + 5)
 
 enum record_role { RECORD_SERVER, RECORD_CLIENT };
@@ -25,7 +27,8 @@ enum record_role { RECORD_SERVER, RECORD_CLIENT };
 struct record_conf {
     enum record_role role;
     uint16_t suite; /* 0x1301, 0x1302, 0x1303 */
-    slice_t client_secret, server_secret; /* application traffic secrets 0; 32 or 48 bytes by the suite */
+    /* Application traffic secrets 0; 32 or 48 bytes by the suite. */
+    slice_t client_secret, server_secret;
     uint64_t rekey_after; /* records per key before our own KeyUpdate; 0 = 2^24 */
 };
 
@@ -34,13 +37,15 @@ struct record_conf {
 MUST_USE err_t record_new(const struct record_conf *conf, struct record **out);
 void record_free(struct record **r);
 
-/* Appends records carrying all of `plain` to `out` (several if it is longer than RECORD_PLAIN_MAX; none if it is
- * empty). A due KeyUpdate goes out before, in order. All or nothing if there is no room (TOO_BIG, NOMEM);
- * RECORD_ENDED behind close_notify or an alert; RECORD_CRYPTO: the connection cannot go on. */
+/* Appends records carrying all of `plain` to `out` (several if it is longer than
+ * RECORD_PLAIN_MAX; none if it is empty). A due KeyUpdate goes out before, in order. All or
+ * nothing if there is no room (TOO_BIG, NOMEM); RECORD_ENDED behind close_notify or an alert;
+ * RECORD_CRYPTO: the connection cannot go on. */
 MUST_USE err_t record_seal(struct record *r, slice_t plain, struct buf *out);
 /* Room that record_seal will need for n bytes of plaintext, KeyUpdate included. */
 size_t record_sealed_len(size_t n);
-/* Appends close_notify (once; nothing if an alert has gone out). Nothing may be sealed after it. */
+/* Appends close_notify (once; nothing if an alert has gone out). Nothing may be sealed after
+ * it. */
 MUST_USE err_t record_seal_close(struct record *r, struct buf *out);
 
 enum record_got {
@@ -52,11 +57,11 @@ enum record_got {
     RECORD_BROKEN  /* not valid: the alert to send is in `reply` already; send it, close */
 };
 
-/* Looks at one record at the start of bytes[0..n) and opens it in place. *consumed is how many bytes may be
- * forgotten once *plain was used. `reply` gets what must be sent to the peer (KeyUpdate answer, alert), in order
- * behind everything sealed so far. */
-enum record_got record_open(struct record *r, uint8_t *bytes, size_t n, size_t *consumed, slice_t *plain,
-                            struct buf *reply);
+/* Looks at one record at the start of bytes[0..n) and opens it in place. *consumed is how many
+ * bytes may be forgotten once *plain was used. `reply` gets what must be sent to the peer
+ * (KeyUpdate answer, alert), in order behind everything sealed so far. */
+enum record_got record_open(struct record *r, uint8_t *bytes, size_t n, size_t *consumed,
+                            slice_t *plain, struct buf *reply);
 /* The alert received (RECORD_ALERT) or sent (RECORD_BROKEN). */
 uint8_t record_alert(const struct record *r);
 

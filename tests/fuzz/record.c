@@ -1,8 +1,9 @@
-/* Fuzz target of the record layer. Two ways in: raw bytes as they come from a socket, and (the way that gets
- * anywhere) inner plaintexts which the target itself seals with the right key, so that everything behind the
- * authentication is reached. First byte: role, suite, way and size of the pieces. */
-#include "proxy/record/half.h"
+/* Fuzz target of the record layer. Two ways in: raw bytes as they come from a socket, and (the
+ * way that gets anywhere) inner plaintexts which the target itself seals with the right key, so
+ * that everything behind the authentication is reached. First byte: role, suite, way and size
+ * of the pieces. */
 #include "proxy/record/record.h"
+#include "proxy/record/half.h"
 
 #include <stdlib.h>
 
@@ -10,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const uint8_t secret_c[48] = {1}, secret_s[48] = {2};
 
-/* The input as a list of (length byte, inner plaintext) sealed by the peer. False: no memory. */
+/* The input as a list of (length byte, inner plaintext) sealed by the peer. False: no memory.
+ */
 static bool seal_inners(struct half *peer, const uint8_t *data, size_t size, struct buf *wire)
 {
     while (size > 1) {
@@ -81,7 +83,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (record_new(&conf, &r) != OK)
         return 0;
     if (half_init(&peer, conf.suite,
-                  conf.role == RECORD_SERVER ? conf.client_secret : conf.server_secret, true) != OK)
+                  conf.role == RECORD_SERVER ? conf.client_secret : conf.server_secret,
+                  true) != OK)
         abort();
     buf_init(&wire, 0);
     buf_init(&reply, 0);

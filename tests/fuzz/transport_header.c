@@ -18,8 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     buf_init(&out, 0);
     if (transport_header_print(&h, &out) != OK ||
-        transport_header_parse(buf_slice(&out), &again, &n, &why) != STEP_DONE || n != buf_len(&out) ||
-        again.port != h.port || again.session != h.session || !slice_is(again.name, h.name))
+        transport_header_parse(buf_slice(&out), &again, &n, &why) != STEP_DONE ||
+        n != buf_len(&out) || again.port != h.port || again.session != h.session ||
+        !slice_is(again.name, h.name))
         abort();
     buf_done(&out);
     return 0;

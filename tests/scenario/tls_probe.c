@@ -1,11 +1,13 @@
-/* A small end of a mesh connection for scenarios: the proxy's conn, handshake and record rooms without the rest
- * of the proxy, beside a running weft-tls.
+/* A small end of a mesh connection for scenarios: the proxy's conn, handshake and record rooms
+ * without the rest of the proxy, beside a running weft-tls.
  *
  *   weft-tls-probe serve RUN_DIR PORT [REKEY_AFTER]             echoes; events on stdout
- *   weft-tls-probe dial RUN_DIR PORT NAME ALPN [REKEY_AFTER]    stdin to the peer, peer to stdout; events on stderr
- *   weft-tls-probe storm RUN_DIR PORT NAME COUNT AT_ONCE        that many connections one after the other; a rate
+ *   weft-tls-probe dial RUN_DIR PORT NAME ALPN [REKEY_AFTER]    stdin to the peer, peer to
+ * stdout; events on stderr weft-tls-probe storm RUN_DIR PORT NAME COUNT AT_ONCE        that
+ * many connections one after the other; a rate
  *
- * Events are lines: listening PORT | established peer=P alpn=A sni=S | failed code=C why=W | closed REASON */
+ * Events are lines: listening PORT | established peer=P alpn=A sni=S | failed code=C why=W |
+ * closed REASON */
 #include "proxy/handshake/handshake.h"
 #include "proxy/net/conn.h"
 
@@ -79,8 +81,10 @@ static void on_closed(struct conn *c, enum close_reason why)
     free(s);
 }
 
-static const struct conn_events echo = {
-    .on_bytes = on_echo_bytes, .on_eof = on_eof, .on_drained = on_drained, .on_closed = on_closed};
+static const struct conn_events echo = {.on_bytes = on_echo_bytes,
+                                        .on_eof = on_eof,
+                                        .on_drained = on_drained,
+                                        .on_closed = on_closed};
 
 static size_t on_print_bytes(struct conn *c, slice_t bytes)
 {
@@ -89,8 +93,10 @@ static size_t on_print_bytes(struct conn *c, slice_t bytes)
     return bytes.n;
 }
 
-static const struct conn_events print = {
-    .on_bytes = on_print_bytes, .on_eof = on_eof, .on_drained = on_drained, .on_closed = on_closed};
+static const struct conn_events print = {.on_bytes = on_print_bytes,
+                                         .on_eof = on_eof,
+                                         .on_drained = on_drained,
+                                         .on_closed = on_closed};
 
 static void on_handshake(void *arg, struct conn *c, const struct handshake_result *r)
 {
@@ -108,8 +114,8 @@ static void on_handshake(void *arg, struct conn *c, const struct handshake_resul
         free(s);
         return;
     }
-    fprintf(p->events, "established peer=%.*s alpn=%.*s sni=%.*s\n", SLICE_FMT(r->peer), SLICE_FMT(r->alpn),
-            SLICE_FMT(r->server_name));
+    fprintf(p->events, "established peer=%.*s alpn=%.*s sni=%.*s\n", SLICE_FMT(r->peer),
+            SLICE_FMT(r->alpn), SLICE_FMT(r->server_name));
     conn_own(c, p->is_server ? &echo : &print, s);
     if (p->is_server)
         return;
@@ -133,7 +139,8 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     if (s == NULL)
         abort();
     s->probe = p;
-    if (handshake_accept(p->handshakes, c, slice(NULL, 0), on_handshake, s, &s->handshake) != OK)
+    if (handshake_accept(p->handshakes, c, slice(NULL, 0), on_handshake, s, &s->handshake) !=
+        OK)
         abort();
 }
 
@@ -188,7 +195,8 @@ static void on_connected(struct conn *c)
         abort();
 }
 
-static const struct conn_events dialled = {.on_connected = on_connected, .on_closed = on_closed};
+static const struct conn_events dialled = {.on_connected = on_connected,
+                                           .on_closed = on_closed};
 
 static int dial(struct probe *p, uint16_t port)
 {
@@ -235,13 +243,15 @@ static void on_storm_closed(struct conn *c, enum close_reason why)
     storm_over(conn_owner(c), why == CLOSE_DONE);
 }
 
-static const struct conn_events storm_echo = {.on_bytes = on_storm_echo, .on_closed = on_storm_closed};
+static const struct conn_events storm_echo = {.on_bytes = on_storm_echo,
+                                              .on_closed = on_storm_closed};
 
 static void on_storm_handshake(void *arg, struct conn *c, const struct handshake_result *r)
 {
     if (r->is_ok) {
         conn_own(c, &storm_echo, arg);
-        conn_write(c, SLICE_LIT("sixty-four bytes of something that is echoed by the other side.\n"));
+        conn_write(
+            c, SLICE_LIT("sixty-four bytes of something that is echoed by the other side.\n"));
         return;
     }
     if (c != NULL)
@@ -253,8 +263,8 @@ static void on_storm_connected(struct conn *c)
 {
     struct side *s = conn_owner(c);
 
-    if (handshake_connect(s->probe->handshakes, c, slice_str(s->probe->name), true, on_storm_handshake, s,
-                          &s->handshake) != OK)
+    if (handshake_connect(s->probe->handshakes, c, slice_str(s->probe->name), true,
+                          on_storm_handshake, s, &s->handshake) != OK)
         abort();
 }
 
@@ -275,7 +285,8 @@ static void storm_more(struct probe *p)
         s->probe = p;
         p->to_begin--;
         p->running++;
-        if (conn_dial(p->net, (struct sockaddr *)&to, sizeof(to), 2000, &storm_dialled, s, &c) != OK)
+        if (conn_dial(p->net, (struct sockaddr *)&to, sizeof(to), 2000, &storm_dialled, s,
+                      &c) != OK)
             abort();
         if (p->running >= (unsigned)p->code)
             return;
@@ -293,7 +304,8 @@ static int storm(struct probe *p, uint16_t port, unsigned count, int at_once)
     storm_more(p);
     (void)event_base_dispatch(p->base);
     us = clock_read_us() - begin;
-    printf("storm ok=%u failed=%u per_second=%.0f\n", p->n_ok, p->n_failed, (double)p->n_ok * 1e6 / (double)us);
+    printf("storm ok=%u failed=%u per_second=%.0f\n", p->n_ok, p->n_failed,
+           (double)p->n_ok * 1e6 / (double)us);
     p->code = p->n_failed == 0 ? 0 : 1;
     return 0;
 }
@@ -327,7 +339,8 @@ int main(int argc, char **argv)
     if (is_storm)
         code = storm(&p, (uint16_t)atoi(argv[3]), (unsigned)atoi(argv[5]), atoi(argv[6]));
     else
-        code = is_serve ? serve(&p, (uint16_t)atoi(argv[3])) : dial(&p, (uint16_t)atoi(argv[3]));
+        code =
+            is_serve ? serve(&p, (uint16_t)atoi(argv[3])) : dial(&p, (uint16_t)atoi(argv[3]));
     if (code != 0)
         return code;
     if (!is_storm)

@@ -65,13 +65,14 @@ static void prove(const uint8_t secret[32], const char *csr, uint8_t mac[32])
     assert_non_null(HMAC(EVP_sha256(), secret, 32, digest, 32, mac, &n));
 }
 
-static err_t use(struct rig *r, const char *id, const uint8_t secret[32], const char *who, uint8_t key,
-                 int64_t now)
+static err_t use(struct rig *r, const char *id, const uint8_t secret[32], const char *who,
+                 uint8_t key, int64_t now)
 {
     uint8_t mac[32], digest[32] = {key};
 
     prove(secret, "csr", mac);
-    return tokens_use(r->tokens, slice_str(id), slice(mac, 32), slice_str(who), SLICE_LIT("csr"), digest, now);
+    return tokens_use(r->tokens, slice_str(id), slice(mac, 32), slice_str(who),
+                      SLICE_LIT("csr"), digest, now);
 }
 
 static void life_of_a_token(void **state)
@@ -87,7 +88,8 @@ static void life_of_a_token(void **state)
     assert_ptr_equal(use(r, "0000000000000000", secret, A, 1, 2000), ERR_OF(BAD_TOKEN));
     assert_ptr_equal(use(r, "", secret, A, 1, 2000), ERR_OF(BAD_TOKEN));
     prove(secret, "another csr", mac);
-    assert_ptr_equal(tokens_use(r->tokens, slice_str(id), slice(mac, 32), slice_str(A), SLICE_LIT("csr"), digest, 2000),
+    assert_ptr_equal(tokens_use(r->tokens, slice_str(id), slice(mac, 32), slice_str(A),
+                                SLICE_LIT("csr"), digest, 2000),
                      ERR_OF(BAD_PROOF));
     assert_ptr_equal(use(r, id, secret, A, 1, 2000), OK);
     assert_ptr_equal(use(r, id, secret, A, 1, 2001), OK); /* the answer was lost */
@@ -105,15 +107,17 @@ static void life_of_a_token(void **state)
 
 static void only_identities(void **state)
 {
-    static const char *const bad[] = {"", "web", "web.default.svc.cluster.local", "*." A, A ".",
-                                      "spiffe://cluster.local/x"};
+    static const char *const bad[] = {"",     "web", "web.default.svc.cluster.local",
+                                      "*." A, A ".", "spiffe://cluster.local/x"};
     struct rig *r = *state;
     char id[17];
     uint8_t secret[32];
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_ptr_equal(tokens_make(r->tokens, slice_str(bad[i]), 0, 0, id, secret), ERR_OF(BAD_PROOF));
-    assert_ptr_equal(tokens_make(r->tokens, SLICE_LIT(A "\0"), 0, 0, id, secret), ERR_OF(BAD_PROOF));
+        assert_ptr_equal(tokens_make(r->tokens, slice_str(bad[i]), 0, 0, id, secret),
+                         ERR_OF(BAD_PROOF));
+    assert_ptr_equal(tokens_make(r->tokens, SLICE_LIT(A "\0"), 0, 0, id, secret),
+                     ERR_OF(BAD_PROOF));
     assert_int_equal(tokens_count(r->tokens), 0);
 }
 
@@ -190,7 +194,8 @@ static void there_is_a_limit(void **state)
         uint8_t digest[32];
         char hex[65];
 
-        assert_int_equal(EVP_Digest(buf_slice(&b).p, buf_len(&b), digest, NULL, EVP_sha256(), NULL), 1);
+        assert_int_equal(
+            EVP_Digest(buf_slice(&b).p, buf_len(&b), digest, NULL, EVP_sha256(), NULL), 1);
         authority_hex(digest, 32, hex);
         assert_ptr_equal(buf_printf(&b, "sum %s\n", hex), OK);
     }
@@ -198,8 +203,10 @@ static void there_is_a_limit(void **state)
     buf_done(&b);
     again(r, 1000);
     assert_int_equal(tokens_count(r->tokens), TOKENS_MAX);
-    assert_ptr_equal(tokens_make(r->tokens, slice_str(A), 0, 4999, id, secret), ERR_OF(TOKENS_FULL));
-    assert_ptr_equal(tokens_make(r->tokens, slice_str(A), 0, 5000, id, secret), OK); /* those have expired */
+    assert_ptr_equal(tokens_make(r->tokens, slice_str(A), 0, 4999, id, secret),
+                     ERR_OF(TOKENS_FULL));
+    assert_ptr_equal(tokens_make(r->tokens, slice_str(A), 0, 5000, id, secret),
+                     OK); /* those have expired */
     assert_int_equal(tokens_count(r->tokens), 1);
 }
 

@@ -29,7 +29,8 @@ static inline void pki_ext(X509 *cert, X509 *issuer, int nid, const char *value)
 }
 
 /* sans NULL: a CA. Valid from `from` to `to` seconds from now. */
-static inline X509 *pki_issue(const struct pki *by, EVP_PKEY *key, const char *sans, long from, long to)
+static inline X509 *pki_issue(const struct pki *by, EVP_PKEY *key, const char *sans, long from,
+                              long to)
 {
     X509 *cert = X509_new(), *issuer = by->cert != NULL ? by->cert : cert;
     static long serial = 1;
@@ -44,7 +45,8 @@ static inline X509 *pki_issue(const struct pki *by, EVP_PKEY *key, const char *s
         X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_commonName, MBSTRING_UTF8,
                                    (const unsigned char *)"root", -1, -1, 0);
     assert_int_equal(X509_set_issuer_name(cert, X509_get_subject_name(issuer)), 1);
-    pki_ext(cert, issuer, NID_basic_constraints, sans == NULL ? "critical,CA:TRUE" : "critical,CA:FALSE");
+    pki_ext(cert, issuer, NID_basic_constraints,
+            sans == NULL ? "critical,CA:TRUE" : "critical,CA:FALSE");
     if (sans != NULL && sans[0] != '\0')
         pki_ext(cert, issuer, NID_subject_alt_name, sans);
     assert_true(X509_sign(cert, by->key, EVP_sha256()) > 0);
@@ -91,8 +93,8 @@ static inline X509_STORE *pki_anchors(const struct pki *p)
 }
 
 /* A key and a leaf as credential_load takes them. */
-static inline err_t pki_credential(const struct pki *p, const char *sans, const char *identity, long from,
-                                   long to, struct credential **out)
+static inline err_t pki_credential(const struct pki *p, const char *sans, const char *identity,
+                                   long from, long to, struct credential **out)
 {
     EVP_PKEY *key;
     X509 *leaf;
@@ -104,7 +106,8 @@ static inline err_t pki_credential(const struct pki *p, const char *sans, const 
     leaf = pki_issue(p, key, sans, from, to);
     buf_init(&pem, 0);
     pki_pem(leaf, &pem);
-    err = credential_load(key, buf_slice(&pem), identity, store, (int64_t)time(NULL) * 1000, out);
+    err =
+        credential_load(key, buf_slice(&pem), identity, store, (int64_t)time(NULL) * 1000, out);
     buf_done(&pem);
     X509_free(leaf);
     X509_STORE_free(store);

@@ -13,13 +13,15 @@
 
 static void due_and_alarming(void **state)
 {
-    static const struct renewal day = {.not_before_ms = 1000 * H, .not_after_ms = 1024 * H}, none = {0};
+    static const struct renewal day = {.not_before_ms = 1000 * H, .not_after_ms = 1024 * H},
+                                none = {0};
     static const struct {
         int64_t at;
         bool is_due, is_alarming;
-    } cases[] = {{1000 * H, false, false}, {1012 * H - 1, false, false}, {1012 * H, true, false},
-                 {1018 * H - 1, true, false}, {1018 * H, true, true}, {1024 * H, true, true},
-                 {2000 * H, true, true}, {0, false, false}};
+    } cases[] = {{1000 * H, false, false}, {1012 * H - 1, false, false},
+                 {1012 * H, true, false},  {1018 * H - 1, true, false},
+                 {1018 * H, true, true},   {1024 * H, true, true},
+                 {2000 * H, true, true},   {0, false, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -67,11 +69,16 @@ static void tokens(void **state)
         const char *text;
         bool ok;
     } cases[] = {
-        {"weft1." ID "." S32 S32, true},      {"weft1." ID "." S32 S32 "\n", true},
-        {"weft1." ID "." S32 S32 "\r\n", true}, {"", false},
-        {"weft2." ID "." S32 S32, false},     {"weft1." ID "." S32, false},
-        {"weft1." ID "." S32 S32 "0", false}, {"weft1." ID ":" S32 S32, false},
-        {"weft1.0123456789ABCDEF." S32 S32, false}, {"weft1." ID "." S32 "0011223344556677889xaabbccddeeff", false},
+        {"weft1." ID "." S32 S32, true},
+        {"weft1." ID "." S32 S32 "\n", true},
+        {"weft1." ID "." S32 S32 "\r\n", true},
+        {"", false},
+        {"weft2." ID "." S32 S32, false},
+        {"weft1." ID "." S32, false},
+        {"weft1." ID "." S32 S32 "0", false},
+        {"weft1." ID ":" S32 S32, false},
+        {"weft1.0123456789ABCDEF." S32 S32, false},
+        {"weft1." ID "." S32 "0011223344556677889xaabbccddeeff", false},
         {" weft1." ID "." S32 S32, false},
     };
     struct token t;

@@ -1,5 +1,5 @@
-/* Handshakes in memory, both roles against each other: results, every split of the client's last flight, refusals;
- * credentials and identities. */
+/* Handshakes in memory, both roles against each other: results, every split of the client's
+ * last flight, refusals; credentials and identities. */
 #include "tls/session.h"
 #include "tls/tls_err.h"
 
@@ -87,9 +87,11 @@ static void pair_done(struct pair *p)
 static void run_until_finished(struct pair *p)
 {
     assert_int_equal(session_step(p->client, slice(NULL, 0), &p->to_server), STEP_LATER);
-    assert_int_equal(session_step(p->server, buf_slice(&p->to_server), &p->to_client), STEP_LATER);
+    assert_int_equal(session_step(p->server, buf_slice(&p->to_server), &p->to_client),
+                     STEP_LATER);
     buf_consume(&p->to_server, buf_len(&p->to_server));
-    assert_int_equal(session_step(p->client, buf_slice(&p->to_client), &p->to_server), STEP_DONE);
+    assert_int_equal(session_step(p->client, buf_slice(&p->to_client), &p->to_server),
+                     STEP_DONE);
 }
 
 static void results_agree(void **state)
@@ -104,7 +106,8 @@ static void results_agree(void **state)
         pair_init(&p, r->web, r->client, WEB, alpn == 1);
         run_until_finished(&p);
         buf_consume(&p.to_client, buf_len(&p.to_client));
-        assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client), STEP_DONE);
+        assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client),
+                         STEP_DONE);
         assert_int_equal(buf_len(&p.to_client), 0); /* I1: no ticket, so both sequences are 0 */
         buf_init(&left, 0);
         assert_ptr_equal(session_take_result(p.server, &s, &left), OK);
@@ -149,13 +152,15 @@ static void leftover_at_every_split(void **state)
         step = session_step(p.server, slice(all.p, cut < n ? cut : n), &p.to_client);
         buf_init(&left, 0);
         if (step == STEP_LATER) {
-            assert_int_equal(session_step(p.server, slice_skip(all, cut), &p.to_client), STEP_DONE);
+            assert_int_equal(session_step(p.server, slice_skip(all, cut), &p.to_client),
+                             STEP_DONE);
             cut = n > cut ? cut : n;
             assert_ptr_equal(session_take_result(p.server, &s, &left), OK);
         } else {
             assert_int_equal(step, STEP_DONE);
             assert_ptr_equal(session_take_result(p.server, &s, &left), OK);
-            assert_ptr_equal(buf_add_slice(&left, slice_skip(all, cut)), OK); /* as the proxy does */
+            assert_ptr_equal(buf_add_slice(&left, slice_skip(all, cut)),
+                             OK); /* as the proxy does */
         }
         assert_true(slice_is(buf_slice(&left), slice(data, sizeof(data))));
         buf_done(&left);
@@ -176,7 +181,8 @@ static void one_byte_at_a_time(void **state)
     assert_int_equal(session_step(p.client, slice(NULL, 0), &hello), STEP_LATER);
     bytes = buf_slice(&hello);
     for (size_t i = 0; i < bytes.n; i++)
-        assert_int_equal(session_step(p.server, slice(bytes.p + i, 1), &p.to_client), STEP_LATER);
+        assert_int_equal(session_step(p.server, slice(bytes.p + i, 1), &p.to_client),
+                         STEP_LATER);
     assert_int_equal(session_step(p.client, buf_slice(&p.to_client), &p.to_server), STEP_DONE);
     bytes = buf_slice(&p.to_server);
     for (size_t i = 0; i < bytes.n; i++)
@@ -195,10 +201,13 @@ static void wrong_names(void **state)
 
     pair_init(&p, r->web, r->client, CLIENT, true); /* SNI is not the server's own */
     assert_int_equal(session_step(p.client, slice(NULL, 0), &p.to_server), STEP_LATER);
-    assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client), STEP_FAILED);
+    assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client),
+                     STEP_FAILED);
     assert_string_equal(session_code(p.server), "WRONG_IDENTITY");
-    assert_true(slice_ends(buf_slice(&p.to_client), SLICE_LIT("\x02\x70"))); /* unrecognized_name */
-    assert_int_equal(session_step(p.client, buf_slice(&p.to_client), &p.to_server), STEP_FAILED);
+    assert_true(
+        slice_ends(buf_slice(&p.to_client), SLICE_LIT("\x02\x70"))); /* unrecognized_name */
+    assert_int_equal(session_step(p.client, buf_slice(&p.to_client), &p.to_server),
+                     STEP_FAILED);
     assert_string_equal(session_code(p.client), "ALERT");
     pair_done(&p);
 }
@@ -212,8 +221,12 @@ static void garbage(void **state)
     } cases[] = {
         {"GET / HTTP/1.1\r\n\r\n", 18, "NOT_TLS13"},
         {"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", 10, "MALFORMED"},
-        {"\x16\x03\x01\xff\xff" "aaaaaaaaaa", 15, "MALFORMED"},
-        {"\x17\x03\x03\x00\x01" "a", 6, "MALFORMED"},
+        {"\x16\x03\x01\xff\xff"
+         "aaaaaaaaaa",
+         15, "MALFORMED"},
+        {"\x17\x03\x03\x00\x01"
+         "a",
+         6, "MALFORMED"},
         {"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", 11, NULL},
         {"\x16\x03\x01\x00\x04\x01\xff\xff\xff", 9, "MALFORMED"},
         {"\x15\x03\x01\x00\x02\x02\x28", 7, "MALFORMED"},
@@ -277,7 +290,8 @@ static void credentials(void **state)
         {"dns and uri", "DNS:" WEB ",URI:spiffe://a/b", -10, 100, "OTHER_IDENTITY"},
         {"uri", "URI:spiffe://a/b", -10, 100, "OTHER_IDENTITY"},
         {"ip", "IP:127.0.0.1", -10, 100, "OTHER_IDENTITY"},
-        {"wildcard", "DNS:*.default.serviceaccount.identity.weft.cluster.local", -10, 100, "OTHER_IDENTITY"},
+        {"wildcard", "DNS:*.default.serviceaccount.identity.weft.cluster.local", -10, 100,
+         "OTHER_IDENTITY"},
         {"trailing dot", "DNS:" WEB ".", -10, 100, "OTHER_IDENTITY"},
         {"expired", "DNS:" WEB, -100, -10, "NOT_IN_FORCE"},
         {"not yet", "DNS:" WEB, 1000, 2000, "NOT_IN_FORCE"},
@@ -289,7 +303,8 @@ static void credentials(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         err_t err = pki_credential(&r->ca, cases[i].sans, WEB, cases[i].from, cases[i].to, &c);
 
-        if ((err == OK) != (cases[i].want == NULL) || (err != OK && strcmp(err->name, cases[i].want) != 0))
+        if ((err == OK) != (cases[i].want == NULL) ||
+            (err != OK && strcmp(err->name, cases[i].want) != 0))
             fail_msg("%s: %s", cases[i].name, err == OK ? "OK" : err->name);
         credential_free(&c);
     }
@@ -305,9 +320,10 @@ static void credentials(void **state)
 
 static void anchors_and_keys(void **state)
 {
-    static const char *const bad[] = {"", "nothing", "-----BEGIN CERTIFICATE-----\n",
-                                      "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-                                      "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"};
+    static const char *const bad[] = {
+        "", "nothing", "-----BEGIN CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"};
     struct rig *r = *state;
     X509_STORE *store = NULL;
     EVP_PKEY *key = NULL, *again = NULL;
@@ -327,7 +343,8 @@ static void anchors_and_keys(void **state)
     pki_pem(r->ca.cert, &many);
     len = buf_len(&many);
     pki_pem(r->ca.cert, &many);
-    assert_ptr_equal(anchors_load(slice(buf_slice(&many).p, len + len / 2), &store, &n), ERR_OF(BAD_ANCHORS));
+    assert_ptr_equal(anchors_load(slice(buf_slice(&many).p, len + len / 2), &store, &n),
+                     ERR_OF(BAD_ANCHORS));
     buf_done(&many);
     assert_null(store);
 

@@ -134,7 +134,8 @@ static void any_damage_is_seen(void **state)
         if (i >= 16) { /* the header's damage wipes all: tried below */
             v = open_on(fd);
             if (vault_load(v, VAULT_CURRENT, parts))
-                assert_true(slice_is_str(parts[0], "the key") && slice_is_str(parts[1], "the chain"));
+                assert_true(slice_is_str(parts[0], "the key") &&
+                            slice_is_str(parts[1], "the chain"));
             else
                 lost++;
             vault_close(&v);
@@ -215,8 +216,8 @@ static void other_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(survives_and_forgets),     cmocka_unit_test(too_long_changes_nothing),
-        cmocka_unit_test(any_damage_is_seen),       cmocka_unit_test(a_half_written_place_is_none),
+        cmocka_unit_test(survives_and_forgets), cmocka_unit_test(too_long_changes_nothing),
+        cmocka_unit_test(any_damage_is_seen),   cmocka_unit_test(a_half_written_place_is_none),
         cmocka_unit_test(other_memory),
     };
 

@@ -1,5 +1,6 @@
-/* The proxy's side of handshakes against a weft-tls played by the test: order of messages, one in flight, limits, every
- * way to end. The record layer behind it is checked by sealing with the secrets the test hands over. */
+/* The proxy's side of handshakes against a weft-tls played by the test: order of messages, one
+ * in flight, limits, every way to end. The record layer behind it is checked by sealing with
+ * the secrets the test hands over. */
 #include "proxy/handshake/handshake.h"
 #include "proxy/net/conn.h"
 #include "proxy/record/half.h"
@@ -95,7 +96,8 @@ static void open_tls(struct rig *r)
 
 static void rig_init(struct rig *r, unsigned max, uint64_t timeout_ms)
 {
-    struct handshakes_conf conf = {.endpoint = r->endpoint, .max = max, .timeout_ms = timeout_ms};
+    struct handshakes_conf conf = {
+        .endpoint = r->endpoint, .max = max, .timeout_ms = timeout_ms};
 
     memset(r, 0, sizeof(*r));
     r->base = event_base_new();
@@ -117,15 +119,16 @@ static void rig_done(struct rig *r)
     event_base_free(r->base);
 }
 
-/* Turns of the loop until the claim holds; a bounded number of short waits, no sleep for its own sake. */
-#define UNTIL(r, claim)                                                                            \
-    do {                                                                                           \
-        for (int turn_ = 0; !(claim) && turn_ < 2000; turn_++) {                                   \
-            (void)event_base_loop((r)->base, EVLOOP_NONBLOCK);                                     \
-            if (!(claim))                                                                          \
-                usleep(1000);                                                                      \
-        }                                                                                          \
-        assert_true(claim);                                                                        \
+/* Turns of the loop until the claim holds; a bounded number of short waits, no sleep for its
+ * own sake. */
+#define UNTIL(r, claim)                                                                        \
+    do {                                                                                       \
+        for (int turn_ = 0; !(claim) && turn_ < 2000; turn_++) {                               \
+            (void)event_base_loop((r)->base, EVLOOP_NONBLOCK);                                 \
+            if (!(claim))                                                                      \
+                usleep(1000);                                                                  \
+        }                                                                                      \
+        assert_true(claim);                                                                    \
     } while (0)
 
 static size_t on_plain(struct conn *c, slice_t bytes)
@@ -172,7 +175,8 @@ static struct conn *make_conn(struct rig *r, int *peer)
     int fds[2];
     struct conn *c;
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds),
+                     0);
     assert_ptr_equal(conn_accepted(r->net, fds[0], &c), OK);
     *peer = fds[1];
     return c;
@@ -222,7 +226,8 @@ static void answer_failed(struct rig *r, uint64_t id, const char *code, const ch
 
 static const uint8_t secret_c[32] = {1}, secret_s[32] = {2};
 
-static void answer_done(struct rig *r, uint64_t id, const char *out, slice_t leftover, size_t secret_len)
+static void answer_done(struct rig *r, uint64_t id, const char *out, slice_t leftover,
+                        size_t secret_len)
 {
     struct wire_handshake_done m = {.id = id,
                                     .suite = 0x1301,
@@ -246,7 +251,8 @@ static size_t seal_as_client(struct half *h, const char *text, uint8_t *out)
     return 5 + n + 1 + 16;
 }
 
-/* Leftover, bytes that lie in the socket meanwhile, and an end, arrive at the owner in order. */
+/* Leftover, bytes that lie in the socket meanwhile, and an end, arrive at the owner in order.
+ */
 static void a_whole_server_handshake(void **state)
 {
     struct rig r;
@@ -281,7 +287,8 @@ static void a_whole_server_handshake(void **state)
     assert_ptr_equal(half_init(&client, 0x1301, slice(secret_c, 32), true), OK);
     n1 = seal_as_client(&client, "one ", wire);
     n2 = seal_as_client(&client, "two", wire + n1);
-    /* The first record and a half were behind the handshake; the rest lies in the socket, and the end. */
+    /* The first record and a half were behind the handshake; the rest lies in the socket, and
+     * the end. */
     assert_int_equal(write(peer, wire + n1 + 9, n2 - 9), (ssize_t)(n2 - 9));
     assert_int_equal(shutdown(peer, SHUT_WR), 0);
     answer_done(&r, last(&r)->id, "", slice(wire, n1 + 9), 32);
@@ -309,7 +316,8 @@ static void a_client_flight_goes_out_before_data(void **state)
     rig_init(&r, 4, 5000);
     struct conn *c = make_conn(&r, &peer);
 
-    assert_ptr_equal(handshake_connect(r.all, c, SLICE_LIT("web.id"), true, on_done, &o, &hs), OK);
+    assert_ptr_equal(handshake_connect(r.all, c, SLICE_LIT("web.id"), true, on_done, &o, &hs),
+                     OK);
     UNTIL(&r, r.n_heard == 1);
     assert_int_equal(last(&r)->role, 1);
     answer_bytes(&r, last(&r)->id, "CH");
@@ -333,7 +341,9 @@ static void failures_have_their_words(void **state)
 {
     static const struct {
         const char *code, *want;
-    } cases[] = {{"UNKNOWN_ISSUER", "UNKNOWN_ISSUER"}, {"BUSY", "BUSY"}, {"UNKNOWN_ID", "TLS_GONE"},
+    } cases[] = {{"UNKNOWN_ISSUER", "UNKNOWN_ISSUER"},
+                 {"BUSY", "BUSY"},
+                 {"UNKNOWN_ID", "TLS_GONE"},
                  {"something new", "MALFORMED"}};
     struct rig r;
     char seen[8];
@@ -393,7 +403,8 @@ static void at_most_so_many_at_once(void **state)
     for (int i = 0; i < 5; i++) {
         struct conn *c = make_conn(&r, &peer[i]);
 
-        assert_ptr_equal(handshake_accept(r.all, c, SLICE_LIT("x"), on_done, &o[i], &hs[i]), OK);
+        assert_ptr_equal(handshake_accept(r.all, c, SLICE_LIT("x"), on_done, &o[i], &hs[i]),
+                         OK);
     }
     UNTIL(&r, r.n_heard == 2);
     for (int i = 0; i < 50; i++)
@@ -428,9 +439,11 @@ static void the_end_of_weft_tls(void **state)
 
     (void)state;
     rig_init(&r, 1, 5000);
-    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[0]), SLICE_LIT("a"), on_done, &running, &hs),
+    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[0]), SLICE_LIT("a"), on_done,
+                                      &running, &hs),
                      OK);
-    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[1]), SLICE_LIT("b"), on_done, &waiting, &hs),
+    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[1]), SLICE_LIT("b"), on_done,
+                                      &waiting, &hs),
                      OK);
     UNTIL(&r, r.n_heard == 1);
     mailbox_close(&r.tls);
@@ -457,11 +470,15 @@ static void timeout_and_a_peer_that_leaves(void **state)
 
     (void)state;
     rig_init(&r, 4, 60);
-    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[0]), SLICE_LIT("a"), on_done, &slow, &hs), OK);
+    assert_ptr_equal(
+        handshake_accept(r.all, make_conn(&r, &peer[0]), SLICE_LIT("a"), on_done, &slow, &hs),
+        OK);
     UNTIL(&r, slow.calls == 1 && r.n_heard == 2);
     assert_string_equal(slow.code, "TIMEOUT");
     assert_int_equal(last(&r)->code, WIRE_handshake_close);
-    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer[1]), SLICE_LIT("b"), on_done, &gone, &hs), OK);
+    assert_ptr_equal(
+        handshake_accept(r.all, make_conn(&r, &peer[1]), SLICE_LIT("b"), on_done, &gone, &hs),
+        OK);
     UNTIL(&r, r.n_heard == 3);
     close(peer[1]);
     answer_bytes(&r, last(&r)->id, ""); /* reading goes on, and finds the end */
@@ -485,7 +502,8 @@ static void large_first_bytes_go_in_pieces(void **state)
     assert_non_null(big);
     memset(big, 'h', 40000);
     rig_init(&r, 4, 5000);
-    assert_ptr_equal(handshake_accept(r.all, make_conn(&r, &peer), slice(big, 40000), on_done, &o, &hs), OK);
+    assert_ptr_equal(
+        handshake_accept(r.all, make_conn(&r, &peer), slice(big, 40000), on_done, &o, &hs), OK);
     for (unsigned i = 1; sum < 40000; i++) {
         UNTIL(&r, r.n_heard == i);
         assert_true(last(&r)->n <= 16384 && last(&r)->n > 0);
@@ -511,9 +529,12 @@ static void names_are_checked(void **state)
     rig_init(&r, 4, 5000);
     struct conn *c = make_conn(&r, &peer);
 
-    assert_ptr_equal(handshake_connect(r.all, c, slice(NULL, 0), true, on_done, &o, &hs), ERR_OF(MALFORMED));
-    assert_ptr_equal(handshake_connect(r.all, c, slice(name, 254), true, on_done, &o, &hs), ERR_OF(MALFORMED));
-    assert_ptr_equal(handshake_connect(r.all, c, slice("a\0b", 3), true, on_done, &o, &hs), ERR_OF(MALFORMED));
+    assert_ptr_equal(handshake_connect(r.all, c, slice(NULL, 0), true, on_done, &o, &hs),
+                     ERR_OF(MALFORMED));
+    assert_ptr_equal(handshake_connect(r.all, c, slice(name, 254), true, on_done, &o, &hs),
+                     ERR_OF(MALFORMED));
+    assert_ptr_equal(handshake_connect(r.all, c, slice("a\0b", 3), true, on_done, &o, &hs),
+                     ERR_OF(MALFORMED));
     assert_ptr_equal(handshake_connect(r.all, c, slice(name, 253), true, on_done, &o, &hs), OK);
     close(peer);
     rig_done(&r);

@@ -1,4 +1,5 @@
-/* The transport header: bytes as Linkerd makes them, every truncation, and a table of bad ones. */
+/* The transport header: bytes as Linkerd makes them, every truncation, and a table of bad ones.
+ */
 #include "proxy/handshake/transport_header.h"
 
 #include <setjmp.h>
@@ -25,16 +26,27 @@ static const struct sample samples[] = {
     {"port 65535", MSG("\x08\xff\xff\x03"), 65535, "", SESSION_OPAQUE},
     {"http1", MSG("\x08\x50\x1a\x02\x0a\x00"), 80, "", SESSION_HTTP1},
     {"http2", MSG("\x08\x50\x1a\x02\x12\x00"), 80, "", SESSION_HTTP2},
-    {"name", MSG("\x08\x50\x12\x03""abc"), 80, "abc", SESSION_OPAQUE},
-    {"all, session first", MSG("\x1a\x02\x12\x00\x12\x01""a\x08\x01"), 1, "a", SESSION_HTTP2},
+    {"name",
+     MSG("\x08\x50\x12\x03"
+         "abc"),
+     80, "abc", SESSION_OPAQUE},
+    {"all, session first",
+     MSG("\x1a\x02\x12\x00\x12\x01"
+         "a\x08\x01"),
+     1, "a", SESSION_HTTP2},
     {"session without a kind", MSG("\x08\x50\x1a\x00"), 80, "", SESSION_OPAQUE},
-    {"session kind with contents", MSG("\x08\x50\x1a\x04\x12\x02\x08\x01"), 80, "", SESSION_HTTP2},
+    {"session kind with contents", MSG("\x08\x50\x1a\x04\x12\x02\x08\x01"), 80, "",
+     SESSION_HTTP2},
     {"session with an unknown kind", MSG("\x08\x50\x1a\x02\x1a\x00"), 80, "", SESSION_OPAQUE},
     {"last port wins", MSG("\x08\x01\x08\x02"), 2, "", SESSION_OPAQUE},
     {"last kind wins", MSG("\x08\x50\x1a\x04\x12\x00\x0a\x00"), 80, "", SESSION_HTTP1},
     {"unknown varint", MSG("\x20\x05\x08\x50"), 80, "", SESSION_OPAQUE},
     {"unknown bytes", MSG("\x22\x02xy\x08\x50"), 80, "", SESSION_OPAQUE},
-    {"unknown fixed", MSG("\x25""1234\x29""12345678\x08\x50"), 80, "", SESSION_OPAQUE},
+    {"unknown fixed",
+     MSG("\x25"
+         "1234\x29"
+         "12345678\x08\x50"),
+     80, "", SESSION_OPAQUE},
     {"long varint of a small number", MSG("\x08\xd0\x80\x80\x80\x00"), 80, "", SESSION_OPAQUE},
 
     {"empty", MSG(""), 0, NULL, SESSION_OPAQUE},
@@ -43,24 +55,46 @@ static const struct sample samples[] = {
     {"port -1", MSG("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 0, NULL, SESSION_OPAQUE},
     {"port as bytes", MSG("\x0a\x01\x50"), 0, NULL, SESSION_OPAQUE},
     {"port as fixed32", MSG("\x0d\x50\x00\x00\x00"), 0, NULL, SESSION_OPAQUE},
-    {"varint of 11 bytes", MSG("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 0, NULL, SESSION_OPAQUE},
-    {"varint of 65 bits", MSG("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), 0, NULL, SESSION_OPAQUE},
+    {"varint of 11 bytes", MSG("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 0, NULL,
+     SESSION_OPAQUE},
+    {"varint of 65 bits", MSG("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), 0, NULL,
+     SESSION_OPAQUE},
     {"varint ends", MSG("\x08\x50\x08\x80"), 0, NULL, SESSION_OPAQUE},
     {"field number 0", MSG("\x08\x50\x00\x00"), 0, NULL, SESSION_OPAQUE},
-    {"field number too large", MSG("\x08\x50\xf8\xff\xff\xff\xff\x01\x00"), 0, NULL, SESSION_OPAQUE},
+    {"field number too large", MSG("\x08\x50\xf8\xff\xff\xff\xff\x01\x00"), 0, NULL,
+     SESSION_OPAQUE},
     {"key without value", MSG("\x08\x50\x12"), 0, NULL, SESSION_OPAQUE},
-    {"name longer than the message", MSG("\x08\x50\x12\x05""abc"), 0, NULL, SESSION_OPAQUE},
-    {"name of 2^63 bytes", MSG("\x08\x50\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f""a"), 0, NULL, SESSION_OPAQUE},
-    {"name with NUL", MSG("\x08\x50\x12\x03""a\0b"), 0, NULL, SESSION_OPAQUE},
-    {"name with a space", MSG("\x08\x50\x12\x03""a b"), 0, NULL, SESSION_OPAQUE},
-    {"name with 0x80", MSG("\x08\x50\x12\x03""a\x80""b"), 0, NULL, SESSION_OPAQUE},
+    {"name longer than the message",
+     MSG("\x08\x50\x12\x05"
+         "abc"),
+     0, NULL, SESSION_OPAQUE},
+    {"name of 2^63 bytes",
+     MSG("\x08\x50\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f"
+         "a"),
+     0, NULL, SESSION_OPAQUE},
+    {"name with NUL",
+     MSG("\x08\x50\x12\x03"
+         "a\0b"),
+     0, NULL, SESSION_OPAQUE},
+    {"name with a space",
+     MSG("\x08\x50\x12\x03"
+         "a b"),
+     0, NULL, SESSION_OPAQUE},
+    {"name with 0x80",
+     MSG("\x08\x50\x12\x03"
+         "a\x80"
+         "b"),
+     0, NULL, SESSION_OPAQUE},
     {"name as varint", MSG("\x08\x50\x10\x03"), 0, NULL, SESSION_OPAQUE},
     {"session as varint", MSG("\x08\x50\x18\x03"), 0, NULL, SESSION_OPAQUE},
     {"kind as varint", MSG("\x08\x50\x1a\x02\x10\x00"), 0, NULL, SESSION_OPAQUE},
     {"session cut", MSG("\x08\x50\x1a\x01\x12"), 0, NULL, SESSION_OPAQUE},
     {"group", MSG("\x08\x50\x23\x24"), 0, NULL, SESSION_OPAQUE},
     {"wire type 7", MSG("\x08\x50\x27\x00"), 0, NULL, SESSION_OPAQUE},
-    {"fixed64 cut", MSG("\x08\x50\x29""1234567"), 0, NULL, SESSION_OPAQUE},
+    {"fixed64 cut",
+     MSG("\x08\x50\x29"
+         "1234567"),
+     0, NULL, SESSION_OPAQUE},
 };
 
 /* In a block of exactly its size, so that a read behind the end is found by the sanitizer. */
@@ -117,7 +151,8 @@ static void every_truncation_waits(void **state)
 
             assert_non_null(part);
             memcpy(part, b, cut);
-            assert_int_equal(transport_header_parse(slice(part, cut), &h, &used, &why), STEP_LATER);
+            assert_int_equal(transport_header_parse(slice(part, cut), &h, &used, &why),
+                             STEP_LATER);
             free(part);
         }
         free(b);
@@ -132,7 +167,8 @@ static void what_follows_is_not_touched(void **state)
     err_t why;
 
     (void)state;
-    assert_int_equal(transport_header_parse(slice(b, sizeof(b) - 1), &h, &used, &why), STEP_DONE);
+    assert_int_equal(transport_header_parse(slice(b, sizeof(b) - 1), &h, &used, &why),
+                     STEP_DONE);
     assert_int_equal(used, 29);
 }
 
@@ -180,9 +216,14 @@ static void refuses_a_large_length_before_reading_it(void **state)
 
 static void prints_what_it_reads(void **state)
 {
-    static const struct transport_header headers[] = {
-        {.port = 1}, {.port = 127}, {.port = 128}, {.port = 16383}, {.port = 16384}, {.port = 65535},
-        {.port = 8080, .session = SESSION_HTTP2}, {.port = 8080, .session = SESSION_HTTP1}};
+    static const struct transport_header headers[] = {{.port = 1},
+                                                      {.port = 127},
+                                                      {.port = 128},
+                                                      {.port = 16383},
+                                                      {.port = 16384},
+                                                      {.port = 65535},
+                                                      {.port = 8080, .session = SESSION_HTTP2},
+                                                      {.port = 8080, .session = SESSION_HTTP1}};
     char name[255];
 
     (void)state;
@@ -197,7 +238,8 @@ static void prints_what_it_reads(void **state)
             h.name = slice(name, len);
             buf_init(&b, 0);
             assert_ptr_equal(transport_header_print(&h, &b), OK);
-            assert_int_equal(transport_header_parse(buf_slice(&b), &got, &used, &why), STEP_DONE);
+            assert_int_equal(transport_header_parse(buf_slice(&b), &got, &used, &why),
+                             STEP_DONE);
             assert_int_equal(used, buf_len(&b));
             assert_int_equal(got.port, h.port);
             assert_int_equal(got.session, h.session);
@@ -215,7 +257,8 @@ static void prints_the_bytes_linkerd_expects(void **state)
     (void)state;
     buf_init(&b, 0);
     assert_ptr_equal(transport_header_print(&h, &b), OK);
-    assert_true(slice_is(buf_slice(&b), SLICE_LIT(PREFACE "\0\0\0\x07\x08\x90\x3f\x1a\x02\x12\x00")));
+    assert_true(
+        slice_is(buf_slice(&b), SLICE_LIT(PREFACE "\0\0\0\x07\x08\x90\x3f\x1a\x02\x12\x00")));
     buf_done(&b);
 }
 

@@ -1,4 +1,5 @@
-/* The record layer: the vectors of RFC 8448, every kind of bad record with every suite, KeyUpdate, limits. */
+/* The record layer: the vectors of RFC 8448, every kind of bad record with every suite,
+ * KeyUpdate, limits. */
 #include "proxy/record/half.h"
 #include "proxy/record/record.h"
 
@@ -29,7 +30,8 @@ static size_t unhex(const char *text, uint8_t *out, size_t cap)
     return n;
 }
 
-/* One side under test and, opposite, the bare halves with which a test makes any record it likes. */
+/* One side under test and, opposite, the bare halves with which a test makes any record it
+ * likes. */
 struct rig {
     struct record *r;
     struct half to_r, from_r;
@@ -56,10 +58,12 @@ static void rig_init(struct rig *g, uint16_t suite, enum record_role role, uint6
     conf.client_secret = slice(c, n);
     conf.server_secret = slice(s, n);
     assert_ptr_equal(record_new(&conf, &g->r), OK);
-    assert_ptr_equal(half_init(&g->to_r, suite, role == RECORD_SERVER ? slice(c, n) : slice(s, n), true),
-                     OK);
     assert_ptr_equal(
-        half_init(&g->from_r, suite, role == RECORD_SERVER ? slice(s, n) : slice(c, n), false), OK);
+        half_init(&g->to_r, suite, role == RECORD_SERVER ? slice(c, n) : slice(s, n), true),
+        OK);
+    assert_ptr_equal(
+        half_init(&g->from_r, suite, role == RECORD_SERVER ? slice(s, n) : slice(c, n), false),
+        OK);
     buf_init(&g->reply, 0);
     buf_init(&g->wire, 0);
 }
@@ -113,7 +117,8 @@ static enum record_got take(struct rig *g, slice_t *plain)
     return got;
 }
 
-/* Opens the first record in `from` as the peer would; returns its type, content in g->scratch. */
+/* Opens the first record in `from` as the peer would; returns its type, content in g->scratch.
+ */
 static uint8_t peer_open(struct rig *g, struct buf *from, size_t *n)
 {
     slice_t s = buf_slice(from);
@@ -148,17 +153,24 @@ static void expect_alert(struct rig *g, uint8_t alert)
 
 #define C_SECRET "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5"
 #define S_SECRET "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643"
-#define S_TICKET                                                                                    \
-    "17030300de3a6b8f90414a97d6959c3487680de5134a2b240e6cffac116e95d41d6af8f6b580dcf3d11d63c758"     \
-    "db289a015940252f55713e061dc13e078891a38efbcf5753ad8ef170ad3c7353d16d9da773b9ca7f2b9fa1b6c0"     \
-    "d4a3d03f75e09c30ba1e62972ac46f75f7b981be63439b2999ce13064615139891d5e4c5b406f16e3fc181a77c"     \
-    "a475840025db2f0a77f81b5ab05b94c01346755f69232c86519d86cbeeac87aac347d143f9605d64f650db4d02"     \
-    "3e70e952ca49fe5137121c74bc2697687e248746d6df353005f3bce18696129c8153556b3b6c6779b37bf15985684f"
-#define C_DATA                                                                                      \
-    "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a9a20"     \
+#define S_TICKET                                                                               \
+    "17030300de3a6b8f90414a97d6959c3487680de5134a2b240e6cffac116e95d41d6af8f6b580dcf3d11d63c7" \
+    "58"                                                                                       \
+    "db289a015940252f55713e061dc13e078891a38efbcf5753ad8ef170ad3c7353d16d9da773b9ca7f2b9fa1b6" \
+    "c0"                                                                                       \
+    "d4a3d03f75e09c30ba1e62972ac46f75f7b981be63439b2999ce13064615139891d5e4c5b406f16e3fc181a7" \
+    "7c"                                                                                       \
+    "a475840025db2f0a77f81b5ab05b94c01346755f69232c86519d86cbeeac87aac347d143f9605d64f650db4d" \
+    "02"                                                                                       \
+    "3e70e952ca49fe5137121c74bc2697687e248746d6df353005f3bce18696129c8153556b3b6c6779b37bf159" \
+    "85684f"
+#define C_DATA                                                                                 \
+    "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a9a" \
+    "20"                                                                                       \
     "441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4"
-#define S_DATA                                                                                      \
-    "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf97d90e6dffc602dcb50"     \
+#define S_DATA                                                                                 \
+    "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf97d90e6dffc602dcb" \
+    "50"                                                                                       \
     "1a59a8fcc49c4bf2e5f0a21c0047c2abf332540dd032e167c2955d"
 #define C_CLOSE "1703030013c9872760655666b74d7ff1153efd6db6d0b0e3"
 #define S_CLOSE "1703030013b58fd67166ebf599d24720cfbe7efa7a8864a9"
@@ -259,7 +271,8 @@ static void rfc8448_server_reads_client(void **state)
     buf_init(&reply, 0);
     assert_int_equal(record_open(r, wire, n, &used, &plain, &reply), RECORD_DATA);
     assert_int_equal(plain.n, 50);
-    assert_int_equal(record_open(r, wire + used, n - used, &used, &plain, &reply), RECORD_CLOSED);
+    assert_int_equal(record_open(r, wire + used, n - used, &used, &plain, &reply),
+                     RECORD_CLOSED);
     buf_done(&reply);
     record_free(&r);
 }
@@ -272,8 +285,9 @@ static void refuses_bad_secrets(void **state)
         uint16_t suite;
         size_t n;
         bool is_suite;
-    } cases[] = {{0x1300, 32, true}, {0x1304, 32, true}, {0xc02f, 48, true}, {0x1301, 48, false},
-                 {0x1301, 31, false}, {0x1301, 0, false}, {0x1302, 32, false}, {0x1303, 33, false}};
+    } cases[] = {{0x1300, 32, true},  {0x1304, 32, true},  {0xc02f, 48, true},
+                 {0x1301, 48, false}, {0x1301, 31, false}, {0x1301, 0, false},
+                 {0x1302, 32, false}, {0x1303, 33, false}};
     uint8_t bytes[64] = {1};
 
     (void)state;
@@ -344,7 +358,8 @@ static void split_at_every_byte(void **state)
         n = buf_len(&g.wire);
         memcpy(bytes, buf_slice(&g.wire).p, n);
         for (size_t start = 0, end = 1; end <= n; end++) {
-            enum record_got got = record_open(g.r, bytes + start, end - start, &used, &plain, &g.reply);
+            enum record_got got =
+                record_open(g.r, bytes + start, end - start, &used, &plain, &g.reply);
 
             if (got == RECORD_MORE) {
                 assert_int_equal(used, 0);
@@ -427,13 +442,17 @@ static const struct crafted crafted[] = {
     {"ticket from a client", INNER("\4\0\0\1a\x16"), RECORD_SERVER, RECORD_BROKEN, 10},
     {"half a ticket from a client", INNER("\4\0\1\1a\x16"), RECORD_SERVER, RECORD_BROKEN, 10},
     {"huge ticket", INNER("\4\0\x40\1a\x16"), RECORD_CLIENT, RECORD_BROKEN, 10},
-    {"16 MB message", INNER("\4\xff\xff\xff""a\x16"), RECORD_CLIENT, RECORD_BROKEN, 10},
+    {"16 MB message",
+     INNER("\4\xff\xff\xff"
+           "a\x16"),
+     RECORD_CLIENT, RECORD_BROKEN, 10},
     {"key update 2", INNER("\x18\0\0\1\2\x16"), RECORD_SERVER, RECORD_BROKEN, 47},
     {"key update 255", INNER("\x18\0\0\1\xff\x16"), RECORD_CLIENT, RECORD_BROKEN, 47},
     {"key update empty", INNER("\x18\0\0\0\x16"), RECORD_SERVER, RECORD_BROKEN, 50},
     {"key update long", INNER("\x18\0\0\2\0\0\x16"), RECORD_SERVER, RECORD_BROKEN, 50},
     {"key update not last", INNER("\x18\0\0\1\0\4\x16"), RECORD_CLIENT, RECORD_BROKEN, 10},
-    {"two key updates in one", INNER("\x18\0\0\1\0\x18\0\0\1\0\x16"), RECORD_SERVER, RECORD_BROKEN, 10},
+    {"two key updates in one", INNER("\x18\0\0\1\0\x18\0\0\1\0\x16"), RECORD_SERVER,
+     RECORD_BROKEN, 10},
     {"alert of 1 byte", INNER("\2\x15"), RECORD_SERVER, RECORD_BROKEN, 50},
     {"alert of 3 bytes", INNER("\2\0\0\x15"), RECORD_SERVER, RECORD_BROKEN, 50},
     {"empty alert", INNER("\x15"), RECORD_SERVER, RECORD_BROKEN, 50},
@@ -528,7 +547,8 @@ static void any_flipped_bit_is_found(void **state)
             put(&g, 23, "hello", 5);
             g.wire.mem[bit / 8] ^= (uint8_t)(1 << (bit % 8));
             got = take(&g, NULL);
-            /* A flipped length may ask for more bytes or exceed the limit; never is there data. */
+            /* A flipped length may ask for more bytes or exceed the limit; never is there data.
+             */
             if (bit / 8 == 3 || bit / 8 == 4)
                 assert_true(got == RECORD_BROKEN || got == RECORD_MORE);
             else
@@ -785,7 +805,8 @@ static void close_goes_out_once(void **state)
     assert_ptr_equal(record_seal_close(g.r, &g.reply), OK);
     expect_alert(&g, 0);
     assert_ptr_equal(record_seal(g.r, SLICE_LIT("x"), &g.reply), ERR_OF(RECORD_ENDED));
-    /* Our write side is over; reading goes on, and a request for new keys is not answered any more. */
+    /* Our write side is over; reading goes on, and a request for new keys is not answered any
+     * more. */
     put_key_update(&g, true);
     put(&g, 23, "still", 5);
     assert_int_equal(take(&g, NULL), RECORD_QUIET);
