@@ -18,6 +18,7 @@
 #include "kit/log.h"
 #include "kit/random.h"
 #include "link/creds.h"
+#include "link/snapshot.h"
 #include "link/view.h"
 #include "wire/dispatch.h"
 
@@ -656,6 +657,8 @@ void session_serving(struct link *l, bool is_serving)
     if (l->is_serving == is_serving)
         return;
     l->is_serving = is_serving;
+    l->is_snapshot_dirty = true;
+    snapshot_save(l, true);
     const struct wire_serving out = {.is_serving = is_serving && !l->is_draining};
     if (l->state >= LINK_SYNC)
         LINK_TELL(l->broker, nobody, serving, &out); /* else the next hello says it */

@@ -15,7 +15,7 @@
 #define VERSION    1u
 #define MAX_BYTES  (80u << 20)
 #define EVERY_MS   2000u
-#define HEAD_BYTES (8u + 4u + 8u + 4u)
+#define HEAD_BYTES (8u + 4u + 8u + 8u + 1u + 4u)
 
 /* ---- writing ---- */
 
@@ -37,6 +37,8 @@ static err_t print(struct link *l, struct buf *b)
     TRY(buf_add(b, MAGIC, 8));
     TRY(put_number(b, VERSION, 4));
     TRY(put_number(b, l->epoch, 8));
+    TRY(put_number(b, l->incarnation, 8));
+    TRY(put_number(b, l->is_serving ? 1 : 0, 1));
     TRY(put_number(b, count, 4));
     HASH_ITER (hh, l->views, v, next) {
         if (v->payload == NULL)
@@ -132,7 +134,7 @@ static err_t take_views(struct link *l, slice_t rest, uint64_t count)
 static err_t parse(struct link *l, slice_t text)
 {
     uint8_t sum[SHA256_DIGEST_LENGTH];
-    uint64_t version, count;
+    uint64_t version, count, incarnation, serving;
     if (text.n < HEAD_BYTES + sizeof sum || memcmp(text.p, MAGIC, 8) != 0)
         return ERR_OF(LINK_SNAPSHOT);
     slice_t rest = slice(text.p, text.n - sizeof sum);
@@ -141,9 +143,12 @@ static err_t parse(struct link *l, slice_t text)
         return ERR_OF(LINK_SNAPSHOT);
     rest = slice_skip(rest, 8);
     if (!get_number(&rest, 4, &version) || version != VERSION || !get_number(&rest, 8, &l->epoch) ||
+        !get_number(&rest, 8, &incarnation) || !get_number(&rest, 1, &serving) ||
         !get_number(&rest, 4, &count) || count > LINK_MAX_VIEWS)
         return ERR_OF(LINK_SNAPSHOT);
-    return take_views(l, rest, count);
+    TRY(take_views(l, rest, count));
+    l->is_serving = serving == 1 && incarnation == l->incarnation;
+    return OK;
 }
 
 static err_t read_file(int fd, struct buf *b)

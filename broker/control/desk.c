@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #define WAITS_MAX    256u
+#define LOOK_MS      10u
 #define WAIT_MAX_MS  600000u
 #define LAGGARDS_MAX 1024u /* as wire: waited.laggards */
 #define ANSWER_ARENA (8u << 20)
@@ -120,6 +121,17 @@ void desk_look_at_waits(struct control *c)
         if (is_over(c, w))
             answer_wait(c, w);
     }
+}
+
+static void on_wait_turn(void *arg)
+{
+    desk_look_at_waits(arg);
+}
+
+void desk_look_soon(struct control *c)
+{
+    if (!list_is_empty(&c->waits) && !timer_is_armed(&c->wait_turn))
+        timer_once(&c->wait_turn, LOOK_MS);
 }
 
 static void on_wait(void *arg, const struct wire_call *call)
@@ -242,6 +254,7 @@ err_t desk_open(struct control *c)
 {
     char endpoint[128];
     list_init(&c->waits);
+    timer_init(&c->wait_turn, c->base, on_wait_turn, c);
     TRY(actor_ipc(c->actor, "broker", endpoint));
     const struct mailbox_conf conf = {.kind = MAILBOX_ROUTER,
                                       .name = "cli",
@@ -255,6 +268,7 @@ err_t desk_open(struct control *c)
 
 void desk_close(struct control *c)
 {
+    timer_stop(&c->wait_turn);
     LIST_EACH_SAFE (it, &c->waits) {
         struct wait *w = CONTAINER_OF(it, struct wait, link);
         list_del(&w->link);

@@ -111,8 +111,10 @@ static err_t join(struct control *c, struct join_token *token, const struct wire
     if (token->used_by[0] != '\0') /* the answer to the first hello was lost: say it again */
         return strcmp(token->used_by, key) == 0 && keys_find(c, key) != NULL ? OK
                                                                             : ERR_OF(TOKEN_USED);
-    if (keys_find(c, key) != NULL)
-        return ERR_OF(WRONG_NAME); /* registered for somebody: a key belongs to one pod */
+    const struct link_key *known = keys_find(c, key);
+    if (known != NULL && (strcmp(known->ns, ns) != 0 || strcmp(known->pod, pod) != 0 ||
+                          strcmp(known->service_account, token->service_account) != 0))
+        return ERR_OF(WRONG_NAME); /* registered for somebody else: a key belongs to one pod */
     TRY(store_join(c, token, h));
     forget_old_keys(c, ns, pod);
     (void)snprintf(token->used_by, sizeof token->used_by, "%s", key);
@@ -217,7 +219,7 @@ static void on_ack(void *arg, const struct wire_call *call)
         return; /* of another life of the mesh: its hello is on the way */
     s->have = m->applied;
     if (topics_is_caught_up(talk->c, s))
-        desk_look_at_waits(talk->c);
+        desk_look_soon(talk->c);
 }
 
 /* ---- the rest ---- */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define SKEW_EVENT_MS 30000
-#define NOTES_PER_TICK 500u
+#define NOTES_PER_TICK 5000u
 
 /* ---- the one function that changes the state ---- */
 

@@ -281,6 +281,21 @@ def test_a_link_serves_from_its_snapshot(world):
     world.live("web-1")
 
 
+def test_a_killed_link_leaves_its_pod_in_service(world):
+    web = world.join("web-1", "10.1.0.2", "web:8080")
+    client = world.join("client-1", "10.1.0.3")
+    world.live("web-1")
+    world.live("client-1")
+    web.send(SERVING, True)
+    client.resolve("web:8080")
+    client.endpoints("web:8080", ["10.1.0.2:8080"])
+    before = world.cli().status()["revision"]
+    world.end("web-1", signal.SIGKILL)
+    world.link("web-1")
+    until(lambda: world.log("web-1").count("session state=live") == 2)
+    assert world.cli().status()["revision"] == before, "not even a change"
+
+
 def test_a_new_epoch_is_fetched_whole(world):
     web = world.join("web-1", "10.1.0.2", "web:8080")
     world.live("web-1")

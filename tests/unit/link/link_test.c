@@ -222,10 +222,18 @@ static void a_snapshot_is_read_whole_or_not_at_all(void **state)
     (void)view_with(r, "dst/default/web:80", 3, "10.0.0.1");
     (void)view_with(r, "dst/default/api:80", 9, "10.0.0.2");
     r->l.epoch = 77;
+    r->l.incarnation = 5;
+    r->l.is_serving = true;
     snapshot_save(&r->l, true);
     view_free_all(&r->l);
     r->l.epoch = 0;
+    r->l.incarnation = 6; /* the pod began anew */
     assert_null(snapshot_load(&r->l));
+    assert_false(r->l.is_serving);
+    view_free_all(&r->l);
+    r->l.incarnation = 5;
+    assert_null(snapshot_load(&r->l));
+    assert_true(r->l.is_serving);
     assert_int_equal(r->l.epoch, 77);
     assert_int_equal(HASH_COUNT(r->l.views), 2);
     struct view *v = view_find(&r->l, SLICE_LIT("dst/default/api:80"));
@@ -257,19 +265,19 @@ static void a_snapshot_that_lies_is_refused(void **state)
 {
     struct rig *r = *state;
     char path[128];
-    uint8_t text[64] = "WEFTSNAP\1\0\0\0";
-    text[20] = 0xff; /* 255 topics, none there */
+    uint8_t text[80] = "WEFTSNAP\1\0\0\0";
+    text[29] = 0xff; /* 255 topics, none there */
     (void)snprintf(path, sizeof path, "%s/snapshot", r->dir);
-    (void)SHA256(text, 24, text + 24);
+    (void)SHA256(text, 33, text + 33);
     int fd = open(path, O_WRONLY | O_CREAT, 0600);
-    assert_int_equal(write(fd, text, 56), 56);
+    assert_int_equal(write(fd, text, 65), 65);
     (void)close(fd);
     assert_ptr_equal(snapshot_load(&r->l), ERR_OF(LINK_SNAPSHOT));
-    text[20] = 0;
+    text[29] = 0;
     text[8] = 2; /* another version */
-    (void)SHA256(text, 24, text + 24);
+    (void)SHA256(text, 33, text + 33);
     fd = open(path, O_WRONLY | O_TRUNC);
-    assert_int_equal(write(fd, text, 56), 56);
+    assert_int_equal(write(fd, text, 65), 65);
     (void)close(fd);
     assert_ptr_equal(snapshot_load(&r->l), ERR_OF(LINK_SNAPSHOT));
 }
