@@ -17,11 +17,12 @@
 #include "store/tbl/errors.h"
 #undef ERR
 
-#define WRITER_WAIT_MS   250 /* for a reader that recovers the log; a second writer is an error */
-#define READER_WAIT_MS   100
-#define WAL_KEPT_BYTES   "16777216" /* what is left of a log that had to grow */
-#define DEFAULT_MAX      (4ull << 30)
-#define PAGE_BYTES       4096u
+#define WRITER_WAIT_MS 250 /* for a reader that recovers the log; a second writer is an error  \
+                            */
+#define READER_WAIT_MS 100
+#define WAL_KEPT_BYTES "16777216" /* what is left of a log that had to grow */
+#define DEFAULT_MAX    (4ull << 30)
+#define PAGE_BYTES     4096u
 
 err_t db_error(int rc)
 {
@@ -43,7 +44,8 @@ err_t db_error(int rc)
         return ERR_OF(STORE_BUSY);
     case SQLITE_TOOBIG:
         return ERR_OF(TOO_BIG);
-    default: /* IOERR, CANTOPEN, READONLY, PERM: the file; a CONSTRAINT would be a bug and is told alike */
+    default: /* IOERR, CANTOPEN, READONLY, PERM: the file; a CONSTRAINT would be a bug and is
+                told alike */
         return ERR_OF(STORE_IO);
     }
 }
@@ -52,8 +54,9 @@ static err_t db_fail(struct db *d, int rc, const char *doing)
 {
     err_t e = db_error(rc);
     if (e != OK)
-        log_error("database call failed", "db=%s doing=\"%s\" error=%s sqlite=%d why=\"%s\"", d->what,
-                  doing, e->name, sqlite3_extended_errcode(d->sql), sqlite3_errmsg(d->sql));
+        log_error("database call failed", "db=%s doing=\"%s\" error=%s sqlite=%d why=\"%s\"",
+                  d->what, doing, e->name, sqlite3_extended_errcode(d->sql),
+                  sqlite3_errmsg(d->sql));
     return e;
 }
 
@@ -73,8 +76,8 @@ static err_t place_make(const struct db_conf *conf, struct db *d)
     }
     struct stat st;
     if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || (st.st_mode & 022) != 0) {
-        log_error("directory not usable", "path=%s why=\"not a directory, or writable by others\"",
-                  dir);
+        log_error("directory not usable",
+                  "path=%s why=\"not a directory, or writable by others\"", dir);
         return ERR_OF(STORE_PLACE);
     }
     return OK;
@@ -90,13 +93,15 @@ static err_t place_lock(struct db *d)
         return ERR_OF(STORE_PLACE);
     }
     if (flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        log_error("database is in use", "path=%s why=\"another process holds %s\"", d->path, lock);
+        log_error("database is in use", "path=%s why=\"another process holds %s\"", d->path,
+                  lock);
         return ERR_OF(STORE_LOCKED);
     }
     return OK;
 }
 
-/* A symbolic link, a file of somebody else or one that others may write is not ours to trust. */
+/* A symbolic link, a file of somebody else or one that others may write is not ours to trust.
+ */
 static err_t place_check(const char *path, bool is_reader)
 {
     struct stat st;
@@ -179,7 +184,8 @@ static err_t set_pragmas(struct db *d, const struct db_conf *conf)
     (void)snprintf(text, sizeof text,
                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA temp_store=MEMORY;"
                    "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA foreign_keys=OFF;"
-                   "PRAGMA journal_size_limit=" WAL_KEPT_BYTES "; PRAGMA max_page_count=%" PRIu64,
+                   "PRAGMA journal_size_limit=" WAL_KEPT_BYTES
+                   "; PRAGMA max_page_count=%" PRIu64,
                    conf->is_durable ? "FULL" : "NORMAL", pages);
     return db_exec(d, text);
 }
@@ -207,7 +213,8 @@ static err_t check_version(struct db *d, const struct db_conf *conf, int64_t *ve
     return OK;
 }
 
-/* All missing steps in one transaction, the version with them: a kill leaves the old schema whole. */
+/* All missing steps in one transaction, the version with them: a kill leaves the old schema
+ * whole. */
 static err_t migrate(struct db *d, const struct db_conf *conf, int64_t version)
 {
     if (conf->migrations[version] == NULL)
@@ -215,11 +222,13 @@ static err_t migrate(struct db *d, const struct db_conf *conf, int64_t version)
     TRY(db_begin(d));
     err_t e = OK;
     for (; e == OK && conf->migrations[version] != NULL; version++)
-        for (const char *const *text = conf->migrations[version]; e == OK && *text != NULL; text++)
+        for (const char *const *text = conf->migrations[version]; e == OK && *text != NULL;
+             text++)
             e = db_exec(d, *text);
     if (e == OK) {
         char text[100];
-        (void)snprintf(text, sizeof text, "PRAGMA application_id=%d; PRAGMA user_version=%" PRId64,
+        (void)snprintf(text, sizeof text,
+                       "PRAGMA application_id=%d; PRAGMA user_version=%" PRId64,
                        conf->application_id, version);
         e = db_exec(d, text);
     }
@@ -243,8 +252,9 @@ static void close_file(struct db *d)
 static err_t open_file(struct db *d, const struct db_conf *conf, bool *was_fresh)
 {
     int64_t version = 0;
-    int rc = sqlite3_open_v2(d->path, &d->sql,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(d->path, &d->sql,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
         return db_fail(d, rc, "open");
     harden(d->sql, false);
@@ -347,7 +357,8 @@ err_t db_commit(struct db *d)
 
 void db_rollback(struct db *d)
 {
-    /* SQLite has rolled back by itself after FULL and IOERR; then there is nothing left to end. */
+    /* SQLite has rolled back by itself after FULL and IOERR; then there is nothing left to end.
+     */
     if (d->in_transaction && sqlite3_get_autocommit(d->sql) == 0)
         (void)sqlite3_exec(d->sql, "ROLLBACK", NULL, NULL, NULL);
     d->in_transaction = false;

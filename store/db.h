@@ -1,7 +1,8 @@
-/* One SQLite file with its one writing connection, opened by the rules of docs/internals/store.md.
+/* One SQLite file with its one writing connection, opened by the rules of
+ * docs/internals/store.md.
  *
- * Used by store/ only. Everything here blocks for the time of a local file access. Codes of SQLite
- * become err_t in db.c and travel no further.
+ * Used by store/ only. Everything here blocks for the time of a local file access. Codes of
+ * SQLite become err_t in db.c and travel no further.
  */
 #ifndef STORE_DB_H
 #define STORE_DB_H
@@ -17,8 +18,8 @@
 struct db {
     sqlite3 *sql;
     char path[512];
-    const char *what;         /* lent: name for logs */
-    int lock_fd;              /* flock held for the life of the connection */
+    const char *what; /* lent: name for logs */
+    int lock_fd;      /* flock held for the life of the connection */
     bool in_transaction;
     sqlite3_stmt **statements; /* prepared on first use, indexed like conf->sql */
     const char *const *sql_text;
@@ -28,24 +29,25 @@ struct db {
 
 struct db_conf {
     const char *state_dir;
-    const char *file;  /* below state_dir, with exactly one directory: "broker/mesh.db" */
-    const char *what;  /* for logs; kept by reference */
+    const char *file; /* below state_dir, with exactly one directory: "broker/mesh.db" */
+    const char *what; /* for logs; kept by reference */
     int application_id;
-    /* [i] leads from user_version i to i + 1: SQL texts up to a NULL; the list ends with NULL; kept. */
+    /* [i] leads from user_version i to i + 1: SQL texts up to a NULL; the list ends with NULL;
+     * kept. */
     const char *const *const *migrations;
-    const char *const *sql;        /* the statements db_stmt prepares; kept */
+    const char *const *sql; /* the statements db_stmt prepares; kept */
     unsigned n_sql;
     bool is_durable;    /* fsync at every commit; else only at checkpoints */
     uint64_t max_bytes; /* ceiling of the file; 0 = 4 GiB */
 };
 
-/* Lock, place checks, open, harden, quick_check, migrate. A damaged file is moved aside and a fresh one
- * made. *was_fresh: the schema was created by this call. */
+/* Lock, place checks, open, harden, quick_check, migrate. A damaged file is moved aside and a
+ * fresh one made. *was_fresh: the schema was created by this call. */
 MUST_USE err_t db_open(const struct db_conf *conf, struct db *out, bool *was_fresh);
 void db_close(struct db *d); /* also for one that failed to open */
 
-/* Read-only connection for everybody who is not the owner: hardened alike, never checkpoints, never
- * waits longer than 100 ms. STORE_ABSENT if there is no file. */
+/* Read-only connection for everybody who is not the owner: hardened alike, never checkpoints,
+ * never waits longer than 100 ms. STORE_ABSENT if there is no file. */
 MUST_USE err_t db_open_reader(const char *state_dir, const char *file, int application_id,
                               sqlite3 **out);
 
@@ -66,7 +68,8 @@ void db_bind(sqlite3_stmt *s, const char *letters, ...);
 /* db_stmt + db_bind + step to the end, for statements without rows. */
 MUST_USE err_t db_run(struct db *d, unsigned id, const char *letters, ...);
 
-/* One row: OK and *more = true; the end: *more = false. The statement is reset at the end or on error. */
+/* One row: OK and *more = true; the end: *more = false. The statement is reset at the end or on
+ * error. */
 MUST_USE err_t db_step(struct db *d, sqlite3_stmt *s, bool *more);
 
 /* Columns of the current row; valid until the next step. */

@@ -20,8 +20,8 @@ err_t keys_open(const char *state_dir, struct keys **out)
         return ERR_OF(NOMEM);
     err_t e = db_open_reader(state_dir, MESH_FILE, MESH_APPLICATION_ID, &k->sql);
     if (e == OK) {
-        int rc = sqlite3_prepare_v3(k->sql, mesh_sql[MS_KEY_FIND], -1, SQLITE_PREPARE_PERSISTENT,
-                                    &k->find, NULL);
+        int rc = sqlite3_prepare_v3(k->sql, mesh_sql[MS_KEY_FIND], -1,
+                                    SQLITE_PREPARE_PERSISTENT, &k->find, NULL);
         e = db_error(rc);
         if (rc == SQLITE_ERROR)
             e = ERR_OF(STORE_ABSENT); /* the file is there, its schema is not yet */

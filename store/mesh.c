@@ -172,8 +172,9 @@ void mesh_stats(struct mesh *m, struct mesh_stats *out)
 /* ---- bounded deletion ---- */
 
 static const char *const trims[] = {
-#define TRIM(table, old)                                                                           \
-    "DELETE FROM " #table " WHERE rowid IN (SELECT rowid FROM " #table " WHERE " old " LIMIT ?2)",
+#define TRIM(table, old)                                                                       \
+    "DELETE FROM " #table " WHERE rowid IN (SELECT rowid FROM " #table " WHERE " old           \
+    " LIMIT ?2)",
     MESH_TRIMS
 #undef TRIM
 };

@@ -14,8 +14,9 @@ struct mesh {
     char author[129], reason[513];
 };
 
-/* The first two arguments of every statement that writes topology; notes that there is a revision. */
-#define MESH_STAMP(m) (int64_t)mesh_stamp(m), (m)->at_ms
+/* The first two arguments of every statement that writes topology; notes that there is a
+ * revision. */
+#define MESH_STAMP(m) (int64_t) mesh_stamp(m), (m)->at_ms
 
 static inline uint64_t mesh_stamp(struct mesh *m)
 {

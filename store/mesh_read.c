@@ -8,7 +8,8 @@ static err_t each_first(struct mesh *m, unsigned id, sqlite3_stmt **s, bool *mor
     return *s != NULL ? db_step(&m->db, *s, more) : ERR_OF(STORE_IO);
 }
 
-err_t mesh_each_object(struct mesh *m, void (*fn)(void *, const struct mesh_object *), void *arg)
+err_t mesh_each_object(struct mesh *m, void (*fn)(void *, const struct mesh_object *),
+                       void *arg)
 {
     sqlite3_stmt *s;
     bool more;
@@ -25,7 +26,8 @@ err_t mesh_each_object(struct mesh *m, void (*fn)(void *, const struct mesh_obje
     return e;
 }
 
-err_t mesh_each_service(struct mesh *m, void (*fn)(void *, const struct mesh_service *), void *arg)
+err_t mesh_each_service(struct mesh *m, void (*fn)(void *, const struct mesh_service *),
+                        void *arg)
 {
     sqlite3_stmt *s;
     bool more;
@@ -42,7 +44,8 @@ err_t mesh_each_service(struct mesh *m, void (*fn)(void *, const struct mesh_ser
     return e;
 }
 
-err_t mesh_each_session(struct mesh *m, void (*fn)(void *, const struct mesh_session *), void *arg)
+err_t mesh_each_session(struct mesh *m, void (*fn)(void *, const struct mesh_session *),
+                        void *arg)
 {
     sqlite3_stmt *s;
     bool more;
@@ -85,8 +88,8 @@ err_t mesh_each_link_key(struct mesh *m, void (*fn)(void *, const struct mesh_ke
     return e;
 }
 
-err_t mesh_each_token(struct mesh *m, int64_t now_ms, void (*fn)(void *, const struct mesh_token *),
-                      void *arg)
+err_t mesh_each_token(struct mesh *m, int64_t now_ms,
+                      void (*fn)(void *, const struct mesh_token *), void *arg)
 {
     bool more = false;
     sqlite3_stmt *s = db_stmt(&m->db, MS_TOKEN_EACH);
@@ -106,7 +109,8 @@ err_t mesh_each_token(struct mesh *m, int64_t now_ms, void (*fn)(void *, const s
     return e;
 }
 
-err_t mesh_each_learned(struct mesh *m, void (*fn)(void *, const struct mesh_learned *), void *arg)
+err_t mesh_each_learned(struct mesh *m, void (*fn)(void *, const struct mesh_learned *),
+                        void *arg)
 {
     sqlite3_stmt *s;
     bool more;

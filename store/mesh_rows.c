@@ -4,8 +4,8 @@
 err_t mesh_put_object(struct mesh *m, const struct mesh_object *o)
 {
     TRY(mesh_drop_object(m, o));
-    return db_run(&m->db, MS_OBJECT_ADD, "iittttzz", MESH_STAMP(m), o->kind, o->ns, o->name, o->json,
-                  m->author, m->reason);
+    return db_run(&m->db, MS_OBJECT_ADD, "iittttzz", MESH_STAMP(m), o->kind, o->ns, o->name,
+                  o->json, m->author, m->reason);
 }
 
 err_t mesh_drop_object(struct mesh *m, const struct mesh_object *o)
@@ -16,8 +16,8 @@ err_t mesh_drop_object(struct mesh *m, const struct mesh_object *o)
 err_t mesh_put_service(struct mesh *m, const struct mesh_service *s)
 {
     TRY(mesh_drop_service(m, s->ns, s->name));
-    return db_run(&m->db, MS_SERVICE_ADD, "iitttttt", MESH_STAMP(m), s->ns, s->name, s->ip4, s->ip6,
-                  s->owner, s->ports);
+    return db_run(&m->db, MS_SERVICE_ADD, "iitttttt", MESH_STAMP(m), s->ns, s->name, s->ip4,
+                  s->ip6, s->owner, s->ports);
 }
 
 err_t mesh_drop_service(struct mesh *m, slice_t ns, slice_t name)
@@ -47,11 +47,13 @@ err_t mesh_drop_endpoints_of_slices(struct mesh *m, slice_t ns, slice_t service)
 err_t mesh_put_session(struct mesh *m, const struct mesh_session *s)
 {
     TRY(mesh_end_session(m, s->ns, s->pod, SLICE_LIT("replaced")));
-    return db_run(&m->db, MS_SESSION_ADD, "iitttttttittti" "iiiii", MESH_STAMP(m), s->ns, s->pod,
-                  s->workload, s->service_account, s->identity, s->zone, s->version,
-                  (int64_t)s->incarnation, s->addresses, s->serves, s->public_key,
-                  (int64_t)s->inbound_port, (int64_t)s->processes, (int64_t)s->is_serving,
-                  s->opened_ms, s->skew_ms, (int64_t)s->acked);
+    return db_run(&m->db, MS_SESSION_ADD,
+                  "iitttttttittti"
+                  "iiiii",
+                  MESH_STAMP(m), s->ns, s->pod, s->workload, s->service_account, s->identity,
+                  s->zone, s->version, (int64_t)s->incarnation, s->addresses, s->serves,
+                  s->public_key, (int64_t)s->inbound_port, (int64_t)s->processes,
+                  (int64_t)s->is_serving, s->opened_ms, s->skew_ms, (int64_t)s->acked);
 }
 
 err_t mesh_end_session(struct mesh *m, slice_t ns, slice_t pod, slice_t why)
@@ -59,8 +61,8 @@ err_t mesh_end_session(struct mesh *m, slice_t ns, slice_t pod, slice_t why)
     return db_run(&m->db, MS_SESSION_END, "iittt", MESH_STAMP(m), why, ns, pod);
 }
 
-err_t mesh_note_session(struct mesh *m, slice_t ns, slice_t pod, uint64_t acked, int64_t heard_ms,
-                        int64_t skew_ms)
+err_t mesh_note_session(struct mesh *m, slice_t ns, slice_t pod, uint64_t acked,
+                        int64_t heard_ms, int64_t skew_ms)
 {
     return db_run(&m->db, MS_SESSION_NOTE, "iiitt", (int64_t)acked, heard_ms, skew_ms, ns, pod);
 }
@@ -98,8 +100,8 @@ err_t mesh_drop_feed_key(struct mesh *m, slice_t name, bool *was_there)
 
 err_t mesh_put_token(struct mesh *m, const struct mesh_token *t)
 {
-    return db_run(&m->db, MS_TOKEN_ADD, "tttti", t->id, t->public_key, t->ns, t->service_account,
-                  t->expires_ms);
+    return db_run(&m->db, MS_TOKEN_ADD, "tttti", t->id, t->public_key, t->ns,
+                  t->service_account, t->expires_ms);
 }
 
 err_t mesh_use_token(struct mesh *m, slice_t id, slice_t link_key)
@@ -133,7 +135,8 @@ static slice_t cut(slice_t s, size_t max)
     return slice(s.p, max);
 }
 
-err_t mesh_add_event(struct mesh *m, int64_t at_ms, slice_t kind, slice_t object, slice_t message)
+err_t mesh_add_event(struct mesh *m, int64_t at_ms, slice_t kind, slice_t object,
+                     slice_t message)
 {
     uint64_t revision = m->is_topology ? mesh_next(m) : m->revision;
     return db_run(&m->db, MS_EVENT_ADD, "iittt", (int64_t)revision, at_ms, cut(kind, 48),

@@ -31,7 +31,8 @@ static int on_progress(void *arg)
     return r->is_late ? 1 : 0;
 }
 
-/* Reading is allowed, and nothing else: no PRAGMA that changes, no ATTACH, no function that loads. */
+/* Reading is allowed, and nothing else: no PRAGMA that changes, no ATTACH, no function that
+ * loads. */
 static int authorize(void *arg, int action, const char *a, const char *b, const char *db,
                      const char *trigger)
 {
@@ -50,7 +51,8 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
     case SQLITE_PRAGMA:
         if (a != NULL &&
             (sqlite3_stricmp(a, "table_info") == 0 || sqlite3_stricmp(a, "table_xinfo") == 0 ||
-             sqlite3_stricmp(a, "table_list") == 0 || sqlite3_stricmp(a, "database_list") == 0 ||
+             sqlite3_stricmp(a, "table_list") == 0 ||
+             sqlite3_stricmp(a, "database_list") == 0 ||
              (sqlite3_stricmp(a, "user_version") == 0 && b == NULL)))
             return SQLITE_OK;
         break;
@@ -88,7 +90,8 @@ static err_t open_both(struct run *r)
     bool has_telemetry = is_there(r->q->state_dir, TELEMETRY_FILE);
     err_t e = db_open_reader(r->q->state_dir, MESH_FILE, MESH_APPLICATION_ID, &r->sql);
     if (e == ERR_OF(STORE_ABSENT) && has_telemetry)
-        return db_open_reader(r->q->state_dir, TELEMETRY_FILE, TELEMETRY_APPLICATION_ID, &r->sql);
+        return db_open_reader(r->q->state_dir, TELEMETRY_FILE, TELEMETRY_APPLICATION_ID,
+                              &r->sql);
     if (e == OK && has_telemetry)
         e = attach_telemetry(r);
     return e;

@@ -1,8 +1,9 @@
 /* SQL for people (`weft sql`): one statement, read-only, over both databases, with limits.
  *
- * mesh.db is the main database, telemetry.db is attached as "telemetry" (the mesh_ views of both are found
- * without a prefix); a file that does not exist yet is left out. The writers are never waited for and
- * never made to wait: the log grows for as long as the statement runs, which is why it has a time limit.
+ * mesh.db is the main database, telemetry.db is attached as "telemetry" (the mesh_ views of
+ * both are found without a prefix); a file that does not exist yet is left out. The writers are
+ * never waited for and never made to wait: the log grows for as long as the statement runs,
+ * which is why it has a time limit.
  */
 #ifndef STORE_QUERY_H
 #define STORE_QUERY_H
@@ -31,14 +32,17 @@ struct store_query {
 
     /* Called once before the rows (also when there are none); may be NULL. */
     void (*on_columns)(void *arg, int n, const char *const *names);
-    /* One row; what it is given is valid during the call. False ends the query without an error. */
+    /* One row; what it is given is valid during the call. False ends the query without an
+     * error. */
     bool (*on_row)(void *arg, int n, const struct store_cell *cells);
     void *arg;
 };
 
-/* Runs it in the caller's process and blocks until the end or the time limit. *truncated: there were
- * more rows than max_rows. On an error why[] holds a sentence for the person.
- * OK | STORE_ABSENT | STORE_QUERY | STORE_NOT_READ | STORE_SLOW | STORE_BUSY | STORE_IO | STORE_CORRUPT */
-MUST_USE err_t store_query_readonly(const struct store_query *q, bool *truncated, char why[300]);
+/* Runs it in the caller's process and blocks until the end or the time limit. *truncated: there
+ * were more rows than max_rows. On an error why[] holds a sentence for the person. OK |
+ * STORE_ABSENT | STORE_QUERY | STORE_NOT_READ | STORE_SLOW | STORE_BUSY | STORE_IO |
+ * STORE_CORRUPT */
+MUST_USE err_t store_query_readonly(const struct store_query *q, bool *truncated,
+                                    char why[300]);
 
 #endif

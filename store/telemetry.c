@@ -1,5 +1,5 @@
-/* The collector's writer. Row counts are kept in memory (counted once at the start), so that a full
- * table costs nothing to notice: it drops its oldest rows before it takes a new one. */
+/* The collector's writer. Row counts are kept in memory (counted once at the start), so that a
+ * full table costs nothing to notice: it drops its oldest rows before it takes a new one. */
 #include "store/telemetry.h"
 
 #include "kit/log.h"
@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define NAME_MAX_BYTES   253u
-#define SERIES_MAX_BYTES 4096u
-#define TEXT_MAX_BYTES   1024u
-#define HIST_TEXT        (TELEMETRY_FINES * 21 + 3)
+#define NAME_MAX_BYTES      253u
+#define SERIES_MAX_BYTES    4096u
+#define TEXT_MAX_BYTES      1024u
+#define HIST_TEXT           (TELEMETRY_FINES * 21 + 3)
 #define DEFAULT_ROLLUP_ROWS 500000u
 #define DEFAULT_EVENT_ROWS  100000u
 #define DEFAULT_LAST_ROWS   1000000u
@@ -21,7 +21,7 @@
 #define DAY_MS              86400000ull
 
 const uint32_t telemetry_bucket_le_ms[TELEMETRY_BUCKETS] = {
-    1,   2,   3,   4,    5,    10,   20,   30,   40,    50,    100,   200,   300,
+    1,   2,   3,    4,    5,    10,   20,   30,    40,    50,    100,   200,   300,
     400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 40000, 50000, UINT32_MAX};
 
 struct telemetry {
@@ -75,12 +75,14 @@ static slice_t hist_print(const uint64_t *hist, int n, char out[HIST_TEXT])
         last--;
     out[0] = '[';
     for (int i = 0; i <= last; i++)
-        at += (size_t)snprintf(out + at, HIST_TEXT - at, "%s%" PRIu64, i != 0 ? "," : "", hist[i]);
+        at += (size_t)snprintf(out + at, HIST_TEXT - at, "%s%" PRIu64, i != 0 ? "," : "",
+                               hist[i]);
     out[at++] = ']';
     return slice(out, at);
 }
 
-/* Adds what the text says; text that is not of our form (edited by hand) adds what could be read. */
+/* Adds what the text says; text that is not of our form (edited by hand) adds what could be
+ * read. */
 static void hist_add_text(uint64_t *hist, int n, slice_t text)
 {
     size_t at = 1;
@@ -116,7 +118,8 @@ int telemetry_fine_of(uint64_t bound_us)
     return telemetry_fine_bound_us(i) == bound_us ? (int)i : -1;
 }
 
-/* Upper bound of bucket i of a histogram of n in ms; of the last, which has none, its lower bound. */
+/* Upper bound of bucket i of a histogram of n in ms; of the last, which has none, its lower
+ * bound. */
 static double hist_bound_ms(int n, int i)
 {
     if (i == n - 1)
@@ -284,17 +287,18 @@ static err_t rollup_add(struct telemetry *t, unsigned width, int64_t at_s, slice
     static const double quantiles[] = {0.5, 0.95, 0.99};
     for (int i = 0; i < 3; i++) {
         if (has_fine)
-            (void)sqlite3_bind_double(s, 8 + i, hist_quantile(fine, TELEMETRY_FINES, quantiles[i]));
+            (void)sqlite3_bind_double(s, 8 + i,
+                                      hist_quantile(fine, TELEMETRY_FINES, quantiles[i]));
         else if (has_latency)
             (void)sqlite3_bind_double(s, 8 + i,
                                       hist_quantile(hist, TELEMETRY_BUCKETS, quantiles[i]));
         else
             (void)sqlite3_bind_null(s, 8 + i);
     }
-    const uint64_t numbers[] = {e->requests,      e->successes,   e->failures,  e->retries,
-                                e->mtls_requests, e->mesh_errors, e->status[0], e->status[1],
-                                e->status[2],     e->status[3],   e->status[4], e->bytes_in,
-                                e->bytes_out,     e->connections, e->latency_sum_ms};
+    const uint64_t numbers[] = {
+        e->requests,    e->successes, e->failures,  e->retries,     e->mtls_requests,
+        e->mesh_errors, e->status[0], e->status[1], e->status[2],   e->status[3],
+        e->status[4],   e->bytes_in,  e->bytes_out, e->connections, e->latency_sum_ms};
     for (int i = 0; i < (int)(sizeof numbers / sizeof numbers[0]); i++)
         (void)sqlite3_bind_int64(s, 11 + i, clamp(numbers[i]));
     bool was_new = !more;
@@ -307,7 +311,8 @@ err_t telemetry_add_edge(struct telemetry *t, int64_t at_ms, const struct teleme
 {
     int64_t at_s = at_ms > 0 ? at_ms / 1000 : 0;
     for (unsigned w = 0; w < TELEMETRY_WIDTHS; w++) {
-        TRY(rollup_add(t, w, at_s, cut(e->src_ns, 63), cut(e->src_workload, NAME_MAX_BYTES), e));
+        TRY(rollup_add(t, w, at_s, cut(e->src_ns, 63), cut(e->src_workload, NAME_MAX_BYTES),
+                       e));
         TRY(rollup_add(t, w, at_s, SLICE_LIT(""), everybody, e));
     }
     return OK;
@@ -379,10 +384,10 @@ err_t telemetry_put_last(struct telemetry *t, const struct telemetry_last *last)
 err_t telemetry_put_pod(struct telemetry *t, const struct telemetry_pod *p)
 {
     return db_run(&t->db, TS_POD_PUT, "ttttiiiiiiiii", cut(p->pod, 320), cut(p->ns, 63),
-                  cut(p->workload, NAME_MAX_BYTES), cut(p->version, 32), (int64_t)p->incarnation,
-                  p->at_ms, (int64_t)p->processes, (int64_t)p->restarts, clamp(p->pss_kib),
-                  clamp(p->rss_kib), clamp(p->cpu_ms), (int64_t)p->connections,
-                  (int64_t)p->is_ready);
+                  cut(p->workload, NAME_MAX_BYTES), cut(p->version, 32),
+                  (int64_t)p->incarnation, p->at_ms, (int64_t)p->processes,
+                  (int64_t)p->restarts, clamp(p->pss_kib), clamp(p->rss_kib), clamp(p->cpu_ms),
+                  (int64_t)p->connections, (int64_t)p->is_ready);
 }
 
 err_t telemetry_add_event(struct telemetry *t, const struct telemetry_event *e)
@@ -419,8 +424,8 @@ err_t telemetry_each_last(struct telemetry *t, telemetry_last_fn *fn, void *arg)
     return e;
 }
 
-err_t telemetry_get_last(struct telemetry *t, slice_t pod, slice_t series, uint64_t *incarnation,
-                         uint64_t values[TELEMETRY_VALUES], unsigned *n)
+err_t telemetry_get_last(struct telemetry *t, slice_t pod, slice_t series,
+                         uint64_t *incarnation, uint64_t values[TELEMETRY_VALUES], unsigned *n)
 {
     bool found = false;
     return last_find(t, pod, series, incarnation, values, n, &found);
@@ -454,12 +459,13 @@ static err_t trim_one(struct telemetry *t, unsigned id, int64_t before, unsigned
 static err_t trim_all(struct telemetry *t, int64_t now_ms, const struct telemetry_keep *k,
                       unsigned *budget)
 {
-    const uint64_t keep[TELEMETRY_WIDTHS] = {k->rollup_10s_ms, k->rollup_1m_ms, k->rollup_1h_ms};
+    const uint64_t keep[TELEMETRY_WIDTHS] = {k->rollup_10s_ms, k->rollup_1m_ms,
+                                             k->rollup_1h_ms};
     uint64_t events = k->events_ms != 0 ? k->events_ms : 7 * DAY_MS;
     uint64_t pods = k->pods_ms != 0 ? k->pods_ms : DAY_MS;
     for (unsigned w = 0; w < TELEMETRY_WIDTHS; w++)
-        TRY(trim_one(t, w * TS_PER_WIDTH + TS_TRIM_OLD, (now_ms - clamp(keep[w])) / 1000, budget,
-                     &t->rows[w]));
+        TRY(trim_one(t, w * TS_PER_WIDTH + TS_TRIM_OLD, (now_ms - clamp(keep[w])) / 1000,
+                     budget, &t->rows[w]));
     TRY(trim_one(t, TS_EVENT_TRIM_OLD, now_ms - clamp(events), budget, &t->event_rows));
     TRY(trim_one(t, TS_LAST_TRIM, now_ms - clamp(pods), budget, &t->last_rows));
     return trim_one(t, TS_POD_TRIM, now_ms - clamp(pods), budget, NULL);

@@ -1,19 +1,23 @@
-/* telemetry.db: rollups of the mesh's traffic, the last cumulative value of every series, pods, events.
+/* telemetry.db: rollups of the mesh's traffic, the last cumulative value of every series, pods,
+ * events.
  *
- * One writing connection, held by weft-collector for its life (flock on "telemetry.db.lock" beside it);
- * everybody else reads through store/query.h or `sqlite3 -readonly`. The file is STATE/collector/telemetry.db.
- * Published views: mesh_edges, mesh_golden, mesh_pods, mesh_pod_events (docs/sql.md).
+ * One writing connection, held by weft-collector for its life (flock on "telemetry.db.lock"
+ * beside it); everybody else reads through store/query.h or `sqlite3 -readonly`. The file is
+ * STATE/collector/telemetry.db. Published views: mesh_edges, mesh_golden, mesh_pods,
+ * mesh_pod_events (docs/sql.md).
  *
  * Everything that came from one batch of feed frames is written between telemetry_begin and
- * telemetry_commit: the rollups and the counter_last rows they were computed from are then in one
- * transaction, so that a restart counts nothing twice and nothing never.
+ * telemetry_commit: the rollups and the counter_last rows they were computed from are then in
+ * one transaction, so that a restart counts nothing twice and nothing never.
  *
  *     err_t e = telemetry_begin(t);
- *     for each changed series:  delta = new - last;  telemetry_add_edge(...);  telemetry_put_last(...)
- *     e = telemetry_commit(t);      on any error: telemetry_rollback(t), keep the deltas, try later
+ *     for each changed series:  delta = new - last;  telemetry_add_edge(...);
+ * telemetry_put_last(...) e = telemetry_commit(t);      on any error: telemetry_rollback(t),
+ * keep the deltas, try later
  *
- * All calls block for the time of a local file write; none may be made from a signal handler or re-entered.
- * Text arguments are slices, borrowed for the call. Text longer than its limit is cut at the limit.
+ * All calls block for the time of a local file write; none may be made from a signal handler or
+ * re-entered. Text arguments are slices, borrowed for the call. Text longer than its limit is
+ * cut at the limit.
  */
 #ifndef STORE_TELEMETRY_H
 #define STORE_TELEMETRY_H
@@ -31,11 +35,13 @@
 #define TELEMETRY_BUCKETS 26
 extern const uint32_t telemetry_bucket_le_ms[TELEMETRY_BUCKETS]; /* last: UINT32_MAX */
 
-/* Index of the bucket whose upper bound is le_ms; -1 if there is none. +Inf: UINT32_MAX or more. */
+/* Index of the bucket whose upper bound is le_ms; -1 if there is none. +Inf: UINT32_MAX or
+ * more. */
 int telemetry_bucket_of(uint64_t le_ms);
 
-/* The fine histogram: microseconds, 0..3 in a bucket each, then four buckets per octave up to 2^26 us (67 s), then
- * the rest (as in the feed). Quantiles are read from it where it is there. */
+/* The fine histogram: microseconds, 0..3 in a bucket each, then four buckets per octave up to
+ * 2^26 us (67 s), then the rest (as in the feed). Quantiles are read from it where it is there.
+ */
 #define TELEMETRY_FINES 101
 /* First microsecond above bucket i; UINT64_MAX for the last. */
 uint64_t telemetry_fine_bound_us(unsigned i);
@@ -50,9 +56,9 @@ struct telemetry_edge {
     slice_t src_ns, src_workload;       /* at most 63 and 253 bytes */
     slice_t dst_ns, dst_service;        /* service; inbound: the workload itself */
     uint64_t requests, successes, failures, retries;
-    uint64_t mtls_requests;  /* of requests: those over mutual TLS */
-    uint64_t status[5];      /* of responses: 1xx .. 5xx */
-    uint64_t mesh_errors;    /* answers made by the mesh itself, not the application */
+    uint64_t mtls_requests; /* of requests: those over mutual TLS */
+    uint64_t status[5];     /* of responses: 1xx .. 5xx */
+    uint64_t mesh_errors;   /* answers made by the mesh itself, not the application */
     uint64_t latency[TELEMETRY_BUCKETS]; /* responses per bucket, not cumulative over buckets */
     uint64_t latency_fine[TELEMETRY_FINES];
     uint64_t latency_sum_ms;
@@ -78,8 +84,9 @@ struct telemetry_pod {
     uint64_t incarnation;
     int64_t at_ms; /* wall */
     uint32_t processes, restarts;
-    uint64_t pss_kib, rss_kib, cpu_ms; /* over all processes of the pod; cpu since the pod's start */
-    uint32_t connections;              /* open now */
+    uint64_t pss_kib, rss_kib,
+        cpu_ms;           /* over all processes of the pod; cpu since the pod's start */
+    uint32_t connections; /* open now */
     bool is_ready;
 };
 
@@ -90,33 +97,38 @@ struct telemetry_event {
     slice_t object, message;
 };
 
-/* How long rows are kept (ms), and how many at most per table (0 = the default in telemetry.c). */
+/* How long rows are kept (ms), and how many at most per table (0 = the default in telemetry.c).
+ */
 struct telemetry_keep {
     uint64_t rollup_10s_ms, rollup_1m_ms, rollup_1h_ms;
-    uint64_t events_ms, pods_ms; /* pods and their counter_last rows: since last heard; 0 = 7 d, 1 d */
+    uint64_t events_ms,
+        pods_ms; /* pods and their counter_last rows: since last heard; 0 = 7 d, 1 d */
     uint32_t max_rollup_rows, max_event_rows, max_last_rows;
 };
 
 struct telemetry; /* opaque */
 
-/* Opens or creates STATE_DIR/collector/telemetry.db (the directory is made, 0700). A damaged file is
- * moved aside (telemetry.db.damaged-MS) and a fresh one begun; *was_fresh says that nothing was there.
- * STORE_LOCKED | STORE_NEWER | STORE_PLACE | STORE_IO | STORE_FULL; the reason is logged. */
+/* Opens or creates STATE_DIR/collector/telemetry.db (the directory is made, 0700). A damaged
+ * file is moved aside (telemetry.db.damaged-MS) and a fresh one begun; *was_fresh says that
+ * nothing was there. STORE_LOCKED | STORE_NEWER | STORE_PLACE | STORE_IO | STORE_FULL; the
+ * reason is logged. */
 MUST_USE err_t telemetry_open(const char *state_dir, struct telemetry **out, bool *was_fresh);
-void telemetry_close(struct telemetry **t); /* rolls back what was not committed; NULL is fine */
+void telemetry_close(
+    struct telemetry **t); /* rolls back what was not committed; NULL is fine */
 
 MUST_USE err_t telemetry_begin(struct telemetry *t);
 MUST_USE err_t telemetry_commit(struct telemetry *t);
 void telemetry_rollback(struct telemetry *t); /* also fine when nothing is open */
 
 /* Adds a delta to the 10 s, 1 min and 1 h buckets that at_ms (wall) falls into. */
-MUST_USE err_t telemetry_add_edge(struct telemetry *t, int64_t at_ms, const struct telemetry_edge *e);
+MUST_USE err_t telemetry_add_edge(struct telemetry *t, int64_t at_ms,
+                                  const struct telemetry_edge *e);
 MUST_USE err_t telemetry_put_last(struct telemetry *t, const struct telemetry_last *last);
 MUST_USE err_t telemetry_put_pod(struct telemetry *t, const struct telemetry_pod *pod);
 MUST_USE err_t telemetry_add_event(struct telemetry *t, const struct telemetry_event *e);
 
-/* Calls fn for every counter_last row (after a restart; the collector fills its tables). The slices
- * and values are valid during the call. fn returns false to stop. */
+/* Calls fn for every counter_last row (after a restart; the collector fills its tables). The
+ * slices and values are valid during the call. fn returns false to stop. */
 typedef bool telemetry_last_fn(void *arg, const struct telemetry_last *last);
 MUST_USE err_t telemetry_each_last(struct telemetry *t, telemetry_last_fn *fn, void *arg);
 
@@ -128,12 +140,14 @@ MUST_USE err_t telemetry_get_last(struct telemetry *t, slice_t pod, slice_t seri
 /* Forgets a pod's counter_last rows of other incarnations than this one. */
 MUST_USE err_t telemetry_drop_last(struct telemetry *t, slice_t pod, uint64_t keep_incarnation);
 
-/* Deletes what is older than `keep` says or above the row limits: at most max_rows rows in this call (a
- * transaction of its own; not inside begin/commit). *left says that there is more: call again soon. */
-MUST_USE err_t telemetry_trim(struct telemetry *t, int64_t now_ms, const struct telemetry_keep *keep,
-                              unsigned max_rows, bool *left);
+/* Deletes what is older than `keep` says or above the row limits: at most max_rows rows in this
+ * call (a transaction of its own; not inside begin/commit). *left says that there is more: call
+ * again soon. */
+MUST_USE err_t telemetry_trim(struct telemetry *t, int64_t now_ms,
+                              const struct telemetry_keep *keep, unsigned max_rows, bool *left);
 
-/* Copies the write-ahead log into the file as far as readers allow; never waits. Call when idle. */
+/* Copies the write-ahead log into the file as far as readers allow; never waits. Call when
+ * idle. */
 void telemetry_checkpoint(struct telemetry *t);
 
 /* For /metrics and status. */

@@ -47,7 +47,8 @@ static err_t read_key(struct link *l, int fd)
         memcpy(l->public_key, text, 40);
         memcpy(l->secret_key, text + 41, 40);
         l->has_joined = slice_is_str(slice(text + KEY_LINES, (size_t)n - KEY_LINES), JOINED);
-        is_good = mailbox_public_of(l->secret_key, check) == OK && strcmp(check, l->public_key) == 0;
+        is_good =
+            mailbox_public_of(l->secret_key, check) == OK && strcmp(check, l->public_key) == 0;
     }
     explicit_bzero(text, sizeof text);
     return is_good ? OK : ERR_OF(LINK_NO_KEY);

@@ -15,9 +15,9 @@ MUST_USE err_t creds_load(struct link *l);
 /* A token is there that may still open the door. */
 bool creds_has_token(const struct link *l);
 
-/* Which pair to connect with: while there is a token, its key and the own in turns (before the join the
- * token first; the answer to the join may have been lost; a mesh made anew knows no old key). Else the own
- * one. `attempt` counts from 0. */
+/* Which pair to connect with: while there is a token, its key and the own in turns (before the
+ * join the token first; the answer to the join may have been lost; a mesh made anew knows no
+ * old key). Else the own one. `attempt` counts from 0. */
 void creds_choose(const struct link *l, unsigned attempt, struct creds_pair *out);
 
 /* The broker knows the own key: noted in the file. */

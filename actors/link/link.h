@@ -21,22 +21,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LINK_MAX_VIEWS     4096u /* as the broker's topics per session */
-#define LINK_MAX_BYTES     (64u << 20) /* payloads together */
-#define LINK_MAX_INTERESTS 64u   /* users of one topic: proxies' workers times spellings of a target */
-#define LINK_MAX_ROUTE     64u
-#define LINK_TARGET        301
+#define LINK_MAX_VIEWS 4096u       /* as the broker's topics per session */
+#define LINK_MAX_BYTES (64u << 20) /* payloads together */
+#define LINK_MAX_INTERESTS                                                                     \
+    64u /* users of one topic: proxies' workers times spellings of a target */
+#define LINK_MAX_ROUTE 64u
+#define LINK_TARGET    301
 
 /* A local process that uses a topic. */
 struct interest {
     struct list link;
     size_t n_route;
     uint8_t route[LINK_MAX_ROUTE];
-    char target[LINK_TARGET]; /* as it was asked for: dst: the target; else "trust" or "ports" */
-    uint64_t id;              /* of the resolve that waits for its first answer; 0 answered */
-    uint64_t applied;         /* revision it said is in force */
-    uint32_t round;           /* view_tell_all */
-    bool must_apply;          /* its word counts for acks (not for ports, which have no revision) */
+    char
+        target[LINK_TARGET]; /* as it was asked for: dst: the target; else "trust" or "ports" */
+    uint64_t id;             /* of the resolve that waits for its first answer; 0 answered */
+    uint64_t applied;        /* revision it said is in force */
+    uint32_t round;          /* view_tell_all */
+    bool must_apply; /* its word counts for acks (not for ports, which have no revision) */
 };
 
 /* What is known of a topic. */
@@ -47,10 +49,10 @@ struct view {
     uint64_t in_force; /* revision that every user has applied */
     uint8_t *payload;  /* owned; NULL nothing known yet */
     size_t n_payload;
-    bool is_fresh;     /* heard from the broker in this session; else from the snapshot or before */
-    bool is_watched;   /* the broker knows that we use it */
-    uint64_t asked_ms; /* when it was last fetched or watched */
-    uint64_t wanted;   /* revision that fetch is for */
+    bool is_fresh; /* heard from the broker in this session; else from the snapshot or before */
+    bool is_watched;         /* the broker knows that we use it */
+    uint64_t asked_ms;       /* when it was last fetched or watched */
+    uint64_t wanted;         /* revision that fetch is for */
     uint64_t waits_until_ms; /* users wait for the first payload; 0 none */
     uint64_t idle_since_ms;  /* 0: used */
     uint32_t digest_round;   /* last digest that named it */
@@ -91,7 +93,7 @@ struct link {
 
     /* credentials */
     char public_key[MAILBOX_KEY_TEXT], secret_key[MAILBOX_KEY_TEXT];
-    bool has_joined; /* the broker has our own key */
+    bool has_joined;  /* the broker has our own key */
     bool is_by_token; /* the open connection uses the token's key */
 
     /* session */
@@ -130,8 +132,8 @@ struct link {
 
 #define WIRE_GOT(name, call) (&(call)->msg->body.name)
 
-/* LINK_SEND gives the error (PEER_GONE if m is not open); LINK_TELL is for what may be lost, because the
- * receiver asks again or a digest shows it. */
+/* LINK_SEND gives the error (PEER_GONE if m is not open); LINK_TELL is for what may be lost,
+ * because the receiver asks again or a digest shows it. */
 #define LINK_SEND(m, to, name, body) link_send((m), (to), WIRE_##name, WIRE_BODY(name, body))
 #define LINK_TELL(m, to, name, body) link_tell((m), (to), WIRE_##name, WIRE_BODY(name, body))
 MUST_USE err_t link_send(struct mailbox *m, slice_t to, enum wire_code code, const void *body);

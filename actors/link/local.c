@@ -9,7 +9,8 @@
 #define PATIENCE_AWAY_MS 1000u
 #define PATIENCE_HERE_MS 2500u /* below the proxy's fail-fast time */
 
-static void unresolved(struct link *l, slice_t to, const struct wire_resolve *ask, const char *why)
+static void unresolved(struct link *l, slice_t to, const struct wire_resolve *ask,
+                       const char *why)
 {
     const struct wire_unresolved out = {
         .id = ask->id, .target = ask->target, .why = slice_str(why)};
@@ -24,7 +25,8 @@ static void on_resolve(void *arg, const struct wire_call *call)
     slice_t from = call->mail->from;
     char topic[WIRE_TOPIC_MAX + 1], target[LINK_TARGET];
     struct view *v = NULL;
-    if (!view_topic_of(l, m->target, topic) || !slice_to_cstr(m->target, target, sizeof target)) {
+    if (!view_topic_of(l, m->target, topic) ||
+        !slice_to_cstr(m->target, target, sizeof target)) {
         unresolved(l, from, m, "not a target: IP:PORT, [IPv6]:PORT or NAME:PORT");
         return;
     }
@@ -64,7 +66,8 @@ static void on_listen(void *arg, const struct wire_call *call)
         return;
     struct view *v = view_find(l, is_trust ? SLICE_LIT("trust") : slice_str(l->own_topic));
     struct interest *i =
-        v != NULL ? view_add_interest(l, v, call->mail->from, is_trust ? "trust" : "ports") : NULL;
+        v != NULL ? view_add_interest(l, v, call->mail->from, is_trust ? "trust" : "ports")
+                  : NULL;
     if (i != NULL)
         view_tell(l, v, i);
 }

@@ -1,12 +1,12 @@
 /* weft-link: the pod's line to the control plane.
  *
- *   FOR       asks the broker for what the pod uses, keeps it current, answers the pod's processes from it
- *   ANSWERS   link.sock: proxies (resolve, forget, applied, serving, listen), tls (certify, listen, applied)
- *   HOLDS     the pod's view of the mesh, in memory and in STATE_DIR/snapshot; its CURVE key
- *   NEEDS     the broker, for anything new; nothing for what is known
- *   IF IT DIES proxies go on with the views they have; new targets wait for the restart (milliseconds), which
- *             serves from the snapshot; proxies resend what they resolve
- *   IF SLOW   new targets and changes come late; no request waits for it otherwise
+ *   FOR       asks the broker for what the pod uses, keeps it current, answers the pod's
+ * processes from it ANSWERS   link.sock: proxies (resolve, forget, applied, serving, listen),
+ * tls (certify, listen, applied) HOLDS     the pod's view of the mesh, in memory and in
+ * STATE_DIR/snapshot; its CURVE key NEEDS     the broker, for anything new; nothing for what is
+ * known IF IT DIES proxies go on with the views they have; new targets wait for the restart
+ * (milliseconds), which serves from the snapshot; proxies resend what they resolve IF SLOW new
+ * targets and changes come late; no request waits for it otherwise
  */
 #include "kit/clock.h"
 #include "kit/log.h"

@@ -59,13 +59,14 @@ err_t pod_load(struct link *l)
     if (incarnation == NULL || !slice_to_u64(slice_str(incarnation), &l->incarnation))
         l->incarnation = random_u64() >> 1;
     if (l->set->pod[0] == '\0' ||
-        snprintf(l->own_topic, sizeof l->own_topic, "pod/%s/%s", l->set->namespace, l->set->pod) >=
-            (int)sizeof l->own_topic) {
+        snprintf(l->own_topic, sizeof l->own_topic, "pod/%s/%s", l->set->namespace,
+                 l->set->pod) >= (int)sizeof l->own_topic) {
         log_error("no name", "variable=WEFT_POD value=\"%s\"", l->set->pod);
         return ERR_OF(BAD_SETTING);
     }
     while (next_piece(&rest, &one)) {
-        if (!name_is_ip(one) || l->n_addresses == sizeof l->addresses / sizeof l->addresses[0]) {
+        if (!name_is_ip(one) ||
+            l->n_addresses == sizeof l->addresses / sizeof l->addresses[0]) {
             log_error("bad address", "variable=WEFT_POD_IPS value=\"%.*s\"", SLICE_FMT(one));
             return ERR_OF(BAD_SETTING);
         }

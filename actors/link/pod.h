@@ -4,7 +4,8 @@
 
 #include "link/link.h"
 
-/* Fills addresses, serves, own topic, incarnation. BAD_SETTING | LINK_BAD_SERVES | NOMEM; logged. */
+/* Fills addresses, serves, own topic, incarnation. BAD_SETTING | LINK_BAD_SERVES | NOMEM;
+ * logged. */
 MUST_USE err_t pod_load(struct link *l);
 
 #endif

@@ -4,13 +4,13 @@
  *    ^                    |                  |                                      |
  *    '---- connection lost, refused, key to be changed, silence of the broker ------'
  *
- *   DOWN   no connection; the mailboxes try by themselves (100 ms to 5 s). A link that has not joined yet
- *          tries the token's key and its own in turns, since a refused key looks like an absent broker
- *   HELLO  hello is sent; it is repeated after a pause that grows to 30 s with jitter when it is refused
- *   SYNC   epoch and lease are known; watch was sent with the revisions held
- *   LIVE   what is held is what the broker has, as far as hints and digests tell
- * enter() is the one function that changes the state. In every state local processes are answered from what
- * is held; is_stale tells them if it was not heard in this session.
+ *   DOWN   no connection; the mailboxes try by themselves (100 ms to 5 s). A link that has not
+ * joined yet tries the token's key and its own in turns, since a refused key looks like an
+ * absent broker HELLO  hello is sent; it is repeated after a pause that grows to 30 s with
+ * jitter when it is refused SYNC   epoch and lease are known; watch was sent with the revisions
+ * held LIVE   what is held is what the broker has, as far as hints and digests tell enter() is
+ * the one function that changes the state. In every state local processes are answered from
+ * what is held; is_stale tells them if it was not heard in this session.
  */
 #include "link/session.h"
 
@@ -27,16 +27,16 @@
 
 #define ALIVE_MS        2000u
 #define TICK_MS         200u
-#define CONNECT_MS      4000u  /* before another key is tried */
+#define CONNECT_MS      4000u /* before another key is tried */
 #define WELCOME_MS      3000u
 #define PAUSE_MIN_MS    500u
 #define PAUSE_MAX_MS    30000u
 #define FETCH_AGAIN_MS  1000u
-#define SILENCE_DIGESTS 5u     /* digests missing in a row: the feed is opened anew */
+#define SILENCE_DIGESTS 5u /* digests missing in a row: the feed is opened anew */
 #define SIGN_MS         20000u
-#define BYE_MS          150u   /* for serving{false} and bye to leave the process */
+#define BYE_MS          150u /* for serving{false} and bye to leave the process */
 #define SKEW_MS         30000
-#define WATCH_LIST      256u   /* as wire: watch.topics */
+#define WATCH_LIST      256u /* as wire: watch.topics */
 
 static const slice_t nobody = {NULL, 0};
 
@@ -67,14 +67,15 @@ static void enter(struct link *l, enum link_state next)
     if (l->state == next)
         return;
     log_info("session", "state=%s before=%s epoch=%016" PRIx64 " revision=%" PRIu64,
-             session_state_name(next), session_state_name(l->state), l->epoch, l->mesh_revision);
+             session_state_name(next), session_state_name(l->state), l->epoch,
+             l->mesh_revision);
     l->state = next;
     l->state_since_ms = clock_now_ms();
     if (next <= LINK_HELLO) {
         struct view *v, *after;
         l->was_acked = false;
-        HASH_ITER (hh, l->views, v, after)
-            v->is_watched = false;
+        HASH_ITER(hh, l->views, v, after)
+        v->is_watched = false;
     }
     session_tell_state(l);
 }
@@ -108,8 +109,8 @@ static err_t open_updates(struct link *l, const struct creds_pair *pair)
     TRY(mailbox_open(l->base, &conf, &l->updates));
     TRY(mailbox_subscribe(l->updates, SLICE_LIT("digest")));
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        TRY(mailbox_subscribe(l->updates, slice_str(v->topic)));
+    HASH_ITER(hh, l->views, v, next)
+    TRY(mailbox_subscribe(l->updates, slice_str(v->topic)));
     return OK;
 }
 
@@ -199,7 +200,8 @@ static void send_watches(struct link *l)
     struct wire_topic_state list[WATCH_LIST];
     struct wire_watch watch = {.topics = list};
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next) {
+    HASH_ITER(hh, l->views, v, next)
+    {
         if (v->is_watched)
             continue;
         v->is_watched = true;
@@ -216,7 +218,8 @@ static void send_watches(struct link *l)
         LINK_TELL(l->broker, nobody, watch, &watch);
 }
 
-/* `wanted`: the revision that is known to exist; 0 any. Not twice within a second for the same. */
+/* `wanted`: the revision that is known to exist; 0 any. Not twice within a second for the same.
+ */
 static void fetch(struct link *l, struct view *v, uint64_t wanted)
 {
     uint64_t now = clock_now_ms();
@@ -258,7 +261,8 @@ static void on_ack_turn(void *arg)
     uint64_t sum = view_sum(l);
     if (l->state < LINK_SYNC || (l->was_acked && sum == l->acked_sum))
         return;
-    const struct wire_ack ack = {.epoch = l->epoch, .revision = l->mesh_revision, .applied = sum};
+    const struct wire_ack ack = {
+        .epoch = l->epoch, .revision = l->mesh_revision, .applied = sum};
     if (LINK_SEND(l->broker, nobody, ack, &ack) != OK)
         return; /* with the next tick */
     l->acked_sum = sum;
@@ -280,8 +284,10 @@ static void new_epoch(struct link *l, uint64_t epoch)
         l->count.epochs++;
         log_warn("new epoch", "before=%016" PRIx64 " now=%016" PRIx64, l->epoch, epoch);
     }
-    /* What is held stays in force until it was fetched again, but its revisions mean nothing now. */
-    HASH_ITER (hh, l->views, v, next) {
+    /* What is held stays in force until it was fetched again, but its revisions mean nothing
+     * now. */
+    HASH_ITER(hh, l->views, v, next)
+    {
         v->revision = 0;
         v->in_force = 0;
         v->is_fresh = false;
@@ -298,9 +304,9 @@ static void look_if_live(struct link *l)
     struct view *v, *next;
     if (l->state != LINK_SYNC)
         return;
-    HASH_ITER (hh, l->views, v, next)
-        if (!v->is_fresh)
-            return;
+    HASH_ITER(hh, l->views, v, next)
+    if (!v->is_fresh)
+        return;
     enter(l, LINK_LIVE);
 }
 
@@ -337,8 +343,8 @@ static void on_welcome(void *arg, const struct wire_call *call)
     saw_revision(l, w->revision);
     l->digest_heard_ms = clock_now_ms();
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        v->is_fresh = false;
+    HASH_ITER(hh, l->views, v, next)
+    v->is_fresh = false;
     enter(l, LINK_SYNC);
     send_watches(l);
 }
@@ -369,7 +375,8 @@ static void on_topic(void *arg, const struct wire_call *call)
     struct view *v = view_find(l, t->topic);
     if (v == NULL || t->epoch != l->epoch || (v->is_fresh && t->revision < v->revision))
         return;
-    /* Equal revisions of one epoch have equal payloads: this is the answer to a fetch that was late. */
+    /* Equal revisions of one epoch have equal payloads: this is the answer to a fetch that was
+     * late. */
     bool is_known = v->is_fresh && t->revision == v->revision;
     saw_revision(l, t->mesh_revision);
     if (is_known || view_take(l, v, t->revision, t->payload) != OK)
@@ -390,7 +397,8 @@ static void on_topic_same(void *arg, const struct wire_call *call)
     saw_revision(l, m->mesh_revision);
     for (size_t i = 0; i < m->n_topics; i++) {
         struct view *v = view_find(l, m->topics[i].topic);
-        if (v == NULL || v->payload == NULL || v->revision != m->topics[i].revision || v->is_fresh)
+        if (v == NULL || v->payload == NULL || v->revision != m->topics[i].revision ||
+            v->is_fresh)
             continue;
         v->is_fresh = true;
         view_tell_all(l, v); /* not stale any more */
@@ -427,13 +435,15 @@ static void compare(struct link *l, const struct wire_topic_digest *d)
     fetch(l, v, d->revision);
 }
 
-/* After all parts of one digest: what we watch and the broker did not name, it has forgotten. */
+/* After all parts of one digest: what we watch and the broker did not name, it has forgotten.
+ */
 static void watch_forgotten(struct link *l)
 {
     struct view *v, *next;
     uint64_t now = clock_now_ms();
     bool is_any = false;
-    HASH_ITER (hh, l->views, v, next) {
+    HASH_ITER(hh, l->views, v, next)
+    {
         if (!v->is_watched || v->digest_round == l->digest_round ||
             now - v->asked_ms < FETCH_AGAIN_MS)
             continue;
@@ -460,7 +470,8 @@ void session_on_digest(struct link *l, const struct wire_digest *d)
         l->digest_round++;
         l->is_digest_whole = true;
     } else if (d->part != l->digest_part) {
-        l->is_digest_whole = false; /* a part was lost: nothing follows from what is not named */
+        l->is_digest_whole =
+            false; /* a part was lost: nothing follows from what is not named */
     }
     l->digest_part = (uint16_t)(d->part + 1);
     for (size_t i = 0; i < d->n_topics; i++)
@@ -483,8 +494,8 @@ static void on_digest(void *arg, const struct wire_call *call)
 
 /* ---- certificates ---- */
 
-static void answer_certify(struct link *l, slice_t route, uint64_t id, slice_t code, slice_t why,
-                           slice_t chain)
+static void answer_certify(struct link *l, slice_t route, uint64_t id, slice_t code,
+                           slice_t why, slice_t chain)
 {
     const struct wire_certificate out = {.id = id, .code = code, .why = why, .chain = chain};
     LINK_TELL(l->local, route, certificate, &out);
@@ -562,12 +573,14 @@ static struct wire_desk broker_desk = {.name = "broker",
                                        .me = WIRE_ROLE_LINK,
                                        .from = WIRE_ROLE_BROKER,
                                        .permits = broker_permits,
-                                       .n_permits = sizeof broker_permits / sizeof broker_permits[0]};
+                                       .n_permits =
+                                           sizeof broker_permits / sizeof broker_permits[0]};
 static struct wire_desk update_desk = {.name = "updates",
                                        .me = WIRE_ROLE_LINK,
                                        .from = WIRE_ROLE_BROKER,
                                        .permits = update_permits,
-                                       .n_permits = sizeof update_permits / sizeof update_permits[0]};
+                                       .n_permits =
+                                           sizeof update_permits / sizeof update_permits[0]};
 
 static void on_broker(void *arg, const struct mailbox_msg *m)
 {

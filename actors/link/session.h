@@ -26,7 +26,8 @@ void session_drain(struct link *l, uint64_t ms);
 /* A certificate request on its way up; answers `certificate` to the route in any case. */
 void session_certify(struct link *l, slice_t route, const struct wire_certify *ask);
 
-/* Tells telemetry whether the session is open and whether a view is held; also when telemetry comes back. */
+/* Tells telemetry whether the session is open and whether a view is held; also when telemetry
+ * comes back. */
 void session_tell_state(struct link *l);
 
 /* "down", "hello", "sync", "live". */

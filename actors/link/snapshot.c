@@ -32,15 +32,16 @@ static err_t print(struct link *l, struct buf *b)
     uint8_t sum[SHA256_DIGEST_LENGTH];
     uint32_t count = 0;
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        count += v->payload != NULL ? 1 : 0;
+    HASH_ITER(hh, l->views, v, next)
+    count += v->payload != NULL ? 1 : 0;
     TRY(buf_add(b, MAGIC, 8));
     TRY(put_number(b, VERSION, 4));
     TRY(put_number(b, l->epoch, 8));
     TRY(put_number(b, l->incarnation, 8));
     TRY(put_number(b, l->is_serving ? 1 : 0, 1));
     TRY(put_number(b, count, 4));
-    HASH_ITER (hh, l->views, v, next) {
+    HASH_ITER(hh, l->views, v, next)
+    {
         if (v->payload == NULL)
             continue;
         TRY(put_number(b, strlen(v->topic), 2));
@@ -123,8 +124,8 @@ static err_t take_views(struct link *l, slice_t rest, uint64_t count)
             return ERR_OF(LINK_SNAPSHOT);
         bool is_ours = slice_is_str(topic, "trust") || slice_is_str(topic, l->own_topic) ||
                        slice_starts(topic, SLICE_LIT("dst/"));
-        /* The checksum says that we wrote it; a payload that is refused all the same is of another
-         * version of Weft and is fetched again. */
+        /* The checksum says that we wrote it; a payload that is refused all the same is of
+         * another version of Weft and is fetched again. */
         if (is_ours && view_get(l, topic, &v) == OK && view_take(l, v, revision, payload) != OK)
             view_drop(l, v);
     }
@@ -142,9 +143,10 @@ static err_t parse(struct link *l, slice_t text)
     if (memcmp(sum, text.p + rest.n, sizeof sum) != 0)
         return ERR_OF(LINK_SNAPSHOT);
     rest = slice_skip(rest, 8);
-    if (!get_number(&rest, 4, &version) || version != VERSION || !get_number(&rest, 8, &l->epoch) ||
-        !get_number(&rest, 8, &incarnation) || !get_number(&rest, 1, &serving) ||
-        !get_number(&rest, 4, &count) || count > LINK_MAX_VIEWS)
+    if (!get_number(&rest, 4, &version) || version != VERSION ||
+        !get_number(&rest, 8, &l->epoch) || !get_number(&rest, 8, &incarnation) ||
+        !get_number(&rest, 1, &serving) || !get_number(&rest, 4, &count) ||
+        count > LINK_MAX_VIEWS)
         return ERR_OF(LINK_SNAPSHOT);
     TRY(take_views(l, rest, count));
     l->is_serving = serving == 1 && incarnation == l->incarnation;

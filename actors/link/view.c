@@ -51,8 +51,8 @@ void view_drop(struct link *l, struct view *v)
 void view_free_all(struct link *l)
 {
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        view_free(l, v);
+    HASH_ITER(hh, l->views, v, next)
+    view_free(l, v);
 }
 
 static bool make_room(struct link *l)
@@ -60,9 +60,9 @@ static bool make_room(struct link *l)
     struct view *v, *next, *oldest = NULL;
     if (HASH_COUNT(l->views) < LINK_MAX_VIEWS && l->bytes < LINK_MAX_BYTES)
         return true;
-    HASH_ITER (hh, l->views, v, next)
-        if (v->idle_since_ms != 0 && (oldest == NULL || v->idle_since_ms < oldest->idle_since_ms))
-            oldest = v;
+    HASH_ITER(hh, l->views, v, next)
+    if (v->idle_since_ms != 0 && (oldest == NULL || v->idle_since_ms < oldest->idle_since_ms))
+        oldest = v;
     if (oldest == NULL)
         return false;
     view_drop(l, oldest);
@@ -110,7 +110,8 @@ static enum wire_code code_of(const struct view *v)
     return strncmp(v->topic, "pod/", 4) == 0 ? WIRE_ports : WIRE_destination;
 }
 
-/* The payload is a message from the link to a local process; it is read as that process would. */
+/* The payload is a message from the link to a local process; it is read as that process would.
+ */
 static err_t decode(const struct view *v, slice_t payload, struct wire_msg *out)
 {
     TRY(wire_decode(payload, WIRE_ROLE_LINK, WIRE_ROLE_PROXY | WIRE_ROLE_TLS, out));
@@ -158,7 +159,8 @@ static struct interest *interest_find(struct view *v, slice_t route, const char 
     return NULL;
 }
 
-struct interest *view_add_interest(struct link *l, struct view *v, slice_t route, const char *target)
+struct interest *view_add_interest(struct link *l, struct view *v, slice_t route,
+                                   const char *target)
 {
     unsigned n = 0;
     (void)l;
@@ -202,12 +204,12 @@ void view_remove_interest(struct link *l, struct view *v, slice_t route, const c
 void view_forget_route(struct link *l, slice_t route)
 {
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        LIST_EACH_SAFE (it, &v->interests) {
-            struct interest *i = CONTAINER_OF(it, struct interest, link);
-            if (slice_is(route, slice(i->route, i->n_route)))
-                interest_free(l, v, i);
-        }
+    HASH_ITER(hh, l->views, v, next)
+    LIST_EACH_SAFE (it, &v->interests) {
+        struct interest *i = CONTAINER_OF(it, struct interest, link);
+        if (slice_is(route, slice(i->route, i->n_route)))
+            interest_free(l, v, i);
+    }
 }
 
 /* The decoded payload with what is of this moment and this user filled in. */
@@ -263,7 +265,8 @@ void view_tell_all(struct link *l, struct view *v)
 {
     uint32_t round = ++l->tell_round;
     v->waits_until_ms = 0;
-    /* Searched from the start each time: a process that is gone takes all its users of the view along. */
+    /* Searched from the start each time: a process that is gone takes all its users of the view
+     * along. */
     for (struct interest *i = next_untold(v, round); i != NULL; i = next_untold(v, round)) {
         i->round = round;
         view_tell(l, v, i);
@@ -287,7 +290,8 @@ void view_settle(struct link *l, struct view *v)
     }
 }
 
-void view_applied(struct link *l, struct view *v, slice_t route, const char *target, uint64_t revision)
+void view_applied(struct link *l, struct view *v, slice_t route, const char *target,
+                  uint64_t revision)
 {
     struct interest *i = interest_find(v, route, target);
     if (i == NULL || revision > v->revision)
@@ -300,9 +304,9 @@ uint64_t view_sum(struct link *l)
 {
     uint64_t sum = 0;
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next)
-        if (v->is_watched && v->is_fresh)
-            sum += wire_topic_mix(v->hash, v->in_force);
+    HASH_ITER(hh, l->views, v, next)
+    if (v->is_watched && v->is_fresh)
+        sum += wire_topic_mix(v->hash, v->in_force);
     return sum;
 }
 
@@ -322,8 +326,9 @@ static void give_up(struct link *l, struct view *v)
         const struct wire_unresolved out = {
             .id = i->id,
             .target = slice_str(i->target),
-            .why = l->state >= LINK_SYNC ? SLICE_LIT("the broker has not answered in time")
-                                         : SLICE_LIT("the broker is away and nothing is known")};
+            .why = l->state >= LINK_SYNC
+                       ? SLICE_LIT("the broker has not answered in time")
+                       : SLICE_LIT("the broker is away and nothing is known")};
         l->count.unresolved++;
         LINK_TELL(l->local, slice(i->route, i->n_route), unresolved, &out);
         i->id = 0; /* it stays interested: the answer is sent when it comes */
@@ -334,7 +339,8 @@ void view_tick(struct link *l)
 {
     uint64_t now = clock_now_ms();
     struct view *v, *next;
-    HASH_ITER (hh, l->views, v, next) {
+    HASH_ITER(hh, l->views, v, next)
+    {
         if (v->waits_until_ms != 0 && now >= v->waits_until_ms)
             give_up(l, v);
         if (!v->is_permanent && v->idle_since_ms != 0 && now - v->idle_since_ms >= IDLE_MS &&

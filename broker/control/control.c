@@ -27,7 +27,8 @@ err_t control_commit(struct control *c)
     return e;
 }
 
-void control_event(struct control *c, const char *kind, const char *object, const char *fmt, ...)
+void control_event(struct control *c, const char *kind, const char *object, const char *fmt,
+                   ...)
 {
     char message[512];
     va_list ap;
@@ -37,8 +38,8 @@ void control_event(struct control *c, const char *kind, const char *object, cons
     log_info("event", "kind=%s object=%s message=\"%s\"", kind, object, message);
     if (control_begin(c, SLICE_LIT("broker"), SLICE_LIT("event")) != OK)
         return;
-    err_t e = mesh_add_event(c->mesh, (int64_t)clock_wall_ms(), slice_str(kind), slice_str(object),
-                             slice_str(message));
+    err_t e = mesh_add_event(c->mesh, (int64_t)clock_wall_ms(), slice_str(kind),
+                             slice_str(object), slice_str(message));
     if (e == OK)
         e = control_commit(c);
     else
@@ -65,6 +66,7 @@ void control_refuse(struct control *c, struct mailbox *m, slice_t to, uint64_t i
         (void)snprintf(text, sizeof text, "%s (%s)", e->text, why);
     else
         (void)snprintf(text, sizeof text, "%s", e->text);
-    const struct wire_refused answer = {.id = id, .code = slice_str(e->name), .why = slice_str(text)};
+    const struct wire_refused answer = {
+        .id = id, .code = slice_str(e->name), .why = slice_str(text)};
     CONTROL_SEND(c, m, to, refused, &answer); /* who cannot be told is not waited for */
 }

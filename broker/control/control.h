@@ -2,12 +2,11 @@
  *
  * One struct control per process is handed to everything. The rooms:
  *   keys.h      who may connect            sessions.h  pods and their leases
- *   topics.h    what is watched, revisions services.h  services, their addresses, the hosts file
- *   views.h     payloads of topics         objects.h   apply and delete
- *   links.h     messages of links          desk.h      messages of the CLI, waits
- *   issuer.h    the broker's side of weft-authority
- * The order of every change: check -> store (commit) -> memory -> topics -> answer. Nothing is told to
- * anybody that is not committed.
+ *   topics.h    what is watched, revisions services.h  services, their addresses, the hosts
+ * file views.h     payloads of topics         objects.h   apply and delete links.h     messages
+ * of links          desk.h      messages of the CLI, waits issuer.h    the broker's side of
+ * weft-authority The order of every change: check -> store (commit) -> memory -> topics ->
+ * answer. Nothing is told to anybody that is not committed.
  */
 #ifndef CONTROL_CONTROL_H
 #define CONTROL_CONTROL_H
@@ -24,9 +23,9 @@
 #include <stdint.h>
 
 #define CONTROL_MAX_SESSIONS  20000u
-#define CONTROL_MAX_WATCHES   4096u  /* topics per session */
+#define CONTROL_MAX_WATCHES   4096u /* topics per session */
 #define CONTROL_MAX_TOPICS    100000u
-#define CONTROL_MAX_SERVED    64u    /* as wire: hello.serves */
+#define CONTROL_MAX_SERVED    64u /* as wire: hello.serves */
 #define CONTROL_MAX_ADDRESSES 8u
 #define CONTROL_MAX_ROUTE     255u
 
@@ -42,7 +41,7 @@ struct link_key {
 };
 
 struct join_token {
-    char id[17]; /* hash key of by_id */
+    char id[17];                       /* hash key of by_id */
     char public_key[MAILBOX_KEY_TEXT]; /* hash key of by_key */
     char ns[64], service_account[254];
     char used_by[MAILBOX_KEY_TEXT]; /* link key that joined with it; "": unused */
@@ -64,10 +63,9 @@ struct watch {
 };
 
 /* A pod. States (session_state() in sessions.c is the one function that changes them):
- *   RESUMABLE  read from the store after a restart of the broker, or its link's connection was lost; the
- *              endpoints stay until the lease ends
- *   LIVE       hello was answered on the connection `route`
- *   ENDED      lease over, bye, or key gone; freed in the same turn */
+ *   RESUMABLE  read from the store after a restart of the broker, or its link's connection was
+ * lost; the endpoints stay until the lease ends LIVE       hello was answered on the connection
+ * `route` ENDED      lease over, bye, or key gone; freed in the same turn */
 enum session_state { SESSION_RESUMABLE, SESSION_LIVE, SESSION_ENDED };
 
 struct session {
@@ -83,18 +81,18 @@ struct session {
     uint16_t inbound_port;
     uint32_t processes;
     bool is_serving;
-    int64_t opened_ms, skew_ms;  /* wall */
+    int64_t opened_ms, skew_ms;       /* wall */
     uint64_t lease_ends_ms, heard_ms; /* monotonic */
     uint8_t route[CONTROL_MAX_ROUTE];
     size_t n_route;
 
     struct list watches; /* struct watch.of_session */
     unsigned n_watches;
-    /* Sums over the watched topics (topic_mix): what is current, and what the link said is in force.
-     * Equal: everything this session watches is applied. */
+    /* Sums over the watched topics (topic_mix): what is current, and what the link said is in
+     * force. Equal: everything this session watches is applied. */
     uint64_t want, have;
-    uint64_t acked;        /* mesh revision at which they were equal last */
-    bool is_dirty_note;    /* acked or heard changed since mesh_note_session */
+    uint64_t acked;     /* mesh revision at which they were equal last */
+    bool is_dirty_note; /* acked or heard changed since mesh_note_session */
     UT_hash_handle hh;
 };
 
@@ -145,11 +143,12 @@ struct staged {
 };
 
 struct resource;
-struct wait; /* desk.c */
+struct wait;   /* desk.c */
 struct errand; /* issuer.c */
 
 struct control_counters {
-    uint64_t bad_messages, refused_keys, sessions_opened, sessions_lost, applied, refused_objects;
+    uint64_t bad_messages, refused_keys, sessions_opened, sessions_lost, applied,
+        refused_objects;
     uint64_t topics_computed, hints, digests, topics_sent, store_errors, unsent;
 };
 
@@ -171,8 +170,8 @@ struct control {
     struct session *sessions;
 
     struct topic *topics;
-    struct list dirty;         /* topics to compute again */
-    uint64_t settled;          /* revision up to which no topic is dirty */
+    struct list dirty; /* topics to compute again */
+    uint64_t settled;  /* revision up to which no topic is dirty */
     struct timer dirty_turn, digest_tick, second_tick, wait_turn;
 
     struct service_entry *services, *services_by_ip4, *services_by_ip6;
@@ -205,14 +204,15 @@ MUST_USE err_t control_begin(struct control *c, slice_t author, slice_t reason);
 MUST_USE err_t control_commit(struct control *c);
 
 /* An event row in a transaction of its own; a failure is logged only. */
-void control_event(struct control *c, const char *kind, const char *object, const char *fmt, ...)
-    PRINTF_LIKE(4, 5);
+void control_event(struct control *c, const char *kind, const char *object, const char *fmt,
+                   ...) PRINTF_LIKE(4, 5);
 
 /* The body of a message that the permit table has already found to be a NAME. */
 #define WIRE_GOT(name, call) (&(call)->msg->body.name)
 
 /* Sends what may be lost: the receiver asks again, or a digest shows it. Losses are counted. */
-#define CONTROL_SEND(c, m, to, name, body) control_send((c), (m), (to), WIRE_##name, WIRE_BODY(name, body))
+#define CONTROL_SEND(c, m, to, name, body)                                                     \
+    control_send((c), (m), (to), WIRE_##name, WIRE_BODY(name, body))
 void control_send(struct control *c, struct mailbox *m, slice_t to, enum wire_code code,
                   const void *body);
 

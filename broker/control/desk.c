@@ -27,8 +27,8 @@ struct wait {
 
 /* ---- apply, delete ---- */
 
-static void answer_applied(struct control *c, slice_t to, uint64_t id, struct wire_outcome *list,
-                           size_t n)
+static void answer_applied(struct control *c, slice_t to, uint64_t id,
+                           struct wire_outcome *list, size_t n)
 {
     const struct wire_applied_objects answer = {
         .id = id, .revision = mesh_revision(c->mesh), .n_outcomes = n, .outcomes = list};
@@ -76,14 +76,16 @@ static size_t find_laggards(struct control *c, uint64_t revision, struct wire_la
     size_t n = 0;
     struct session *s, *next;
     *sessions = 0;
-    HASH_ITER (hh, c->sessions, s, next) {
+    HASH_ITER(hh, c->sessions, s, next)
+    {
         ++*sessions;
         if (!is_laggard(c, s, revision))
             continue;
         if (n < LAGGARDS_MAX)
-            out[n++] = (struct wire_laggard){.pod = slice_str(s->name),
-                                             .revision = s->acked,
-                                             .age_ms = (uint32_t)(clock_now_ms() - s->heard_ms)};
+            out[n++] =
+                (struct wire_laggard){.pod = slice_str(s->name),
+                                      .revision = s->acked,
+                                      .age_ms = (uint32_t)(clock_now_ms() - s->heard_ms)};
     }
     return n;
 }
@@ -95,9 +97,9 @@ static bool is_over(struct control *c, const struct wait *w)
         return true;
     if (c->settled < w->revision)
         return false;
-    HASH_ITER (hh, c->sessions, s, next)
-        if (is_laggard(c, s, w->revision))
-            return false;
+    HASH_ITER(hh, c->sessions, s, next)
+    if (is_laggard(c, s, w->revision))
+        return false;
     return true;
 }
 
@@ -144,8 +146,8 @@ static void on_wait(void *arg, const struct wire_call *call)
                        "revision: the mesh has not come to this revision");
         return;
     }
-    struct wait *w = c->n_waits < WAITS_MAX && from.n <= CONTROL_MAX_ROUTE ? calloc(1, sizeof *w)
-                                                                           : NULL;
+    struct wait *w =
+        c->n_waits < WAITS_MAX && from.n <= CONTROL_MAX_ROUTE ? calloc(1, sizeof *w) : NULL;
     if (w == NULL) {
         control_refuse(c, c->cli, from, m->id, ERR_OF(BUSY), NULL);
         return;
@@ -167,7 +169,8 @@ static void on_token(void *arg, const struct wire_call *call)
     issuer_token(arg, call->mail->from, WIRE_GOT(token, call));
 }
 
-static err_t store_feed_key(struct control *c, slice_t name, const char *public_key, bool *was_there)
+static err_t store_feed_key(struct control *c, slice_t name, const char *public_key,
+                            bool *was_there)
 {
     const struct mesh_feed_key row = {.name = name, .public_key = slice_str(public_key)};
     *was_there = true;
@@ -175,9 +178,10 @@ static err_t store_feed_key(struct control *c, slice_t name, const char *public_
     err_t e = public_key[0] != '\0' ? mesh_put_feed_key(c->mesh, &row)
                                     : mesh_drop_feed_key(c->mesh, name, was_there);
     if (e == OK)
-        e = mesh_add_event(c->mesh, (int64_t)clock_wall_ms(),
-                           slice_str(public_key[0] != '\0' ? "FEED_KEY_MADE" : "FEED_KEY_REVOKED"),
-                           name, slice(NULL, 0));
+        e = mesh_add_event(
+            c->mesh, (int64_t)clock_wall_ms(),
+            slice_str(public_key[0] != '\0' ? "FEED_KEY_MADE" : "FEED_KEY_REVOKED"), name,
+            slice(NULL, 0));
     if (e == OK)
         return control_commit(c);
     mesh_rollback(c->mesh);
@@ -200,7 +204,8 @@ static void on_feed_key(void *arg, const struct wire_call *call)
     topics_settle(c);
     if (e != OK) {
         control_refuse(c, c->cli, call->mail->from, m->id, e,
-                       e == ERR_OF(BAD_REQUEST) ? "name: no such key, or not a valid name" : NULL);
+                       e == ERR_OF(BAD_REQUEST) ? "name: no such key, or not a valid name"
+                                                : NULL);
         return;
     }
     const struct wire_feed_key_answer answer = {.id = m->id,

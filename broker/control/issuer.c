@@ -34,7 +34,8 @@ struct errand {
 
 /* ---- errands ---- */
 
-static struct errand *errand_new(struct control *c, enum errand_kind kind, slice_t route, uint64_t id)
+static struct errand *errand_new(struct control *c, enum errand_kind kind, slice_t route,
+                                 uint64_t id)
 {
     struct errand *e = c->n_errands < ERRANDS_MAX ? calloc(1, sizeof *e) : NULL;
     if (e == NULL)
@@ -64,8 +65,8 @@ static struct errand *errand_find(struct control *c, uint64_t id, enum errand_ki
     return e != NULL && e->kind == kind ? e : NULL;
 }
 
-static void answer_sign(struct control *c, slice_t route, uint64_t id, slice_t code, slice_t why,
-                        slice_t chain)
+static void answer_sign(struct control *c, slice_t route, uint64_t id, slice_t code,
+                        slice_t why, slice_t chain)
 {
     const struct wire_signed_ answer = {.id = id, .code = code, .why = why, .chain = chain};
     CONTROL_SEND(c, c->links, route, signed_, &answer); /* a link that left asks again */
@@ -111,8 +112,9 @@ void issuer_token(struct control *c, slice_t route, const struct wire_token *ask
                                       .trust_domain = slice_str(c->set->trust_domain)};
     uint32_t ttl = ask->ttl_ms != 0 ? ask->ttl_ms : TOKEN_TTL_MS;
     if (ttl > TOKEN_TTL_MAX_MS || name_identity_make(&who, identity) != OK) {
-        control_refuse(c, c->cli, route, ask->id, ERR_OF(BAD_REQUEST),
-                       "namespace or service_account is not a valid name, or ttl is above 24 h");
+        control_refuse(
+            c, c->cli, route, ask->id, ERR_OF(BAD_REQUEST),
+            "namespace or service_account is not a valid name, or ttl is above 24 h");
         return;
     }
     if (c->anchors == NULL) {
@@ -127,7 +129,8 @@ void issuer_token(struct control *c, slice_t route, const struct wire_token *ask
     (void)slice_to_cstr(ask->namespace, e->ns, sizeof e->ns);
     (void)slice_to_cstr(ask->service_account, e->name, sizeof e->name);
     e->expires_ms = (int64_t)clock_wall_ms() + ttl;
-    const struct wire_token_make make = {.id = e->id, .identity = slice_str(identity), .ttl_ms = ttl};
+    const struct wire_token_make make = {
+        .id = e->id, .identity = slice_str(identity), .ttl_ms = ttl};
     if (WIRE_SEND(c->authority, slice(NULL, 0), token_make, &make) != OK)
         give_up(c, e, ERR_OF(NO_AUTHORITY));
 }
@@ -327,8 +330,8 @@ err_t issuer_open(struct control *c)
 void issuer_close(struct control *c)
 {
     struct errand *e, *next;
-    HASH_ITER (hh, c->errands, e, next)
-        errand_free(c, e);
+    HASH_ITER(hh, c->errands, e, next)
+    errand_free(c, e);
     if (c->authority != NULL)
         mailbox_close(&c->authority);
     free(c->anchors);
@@ -338,9 +341,9 @@ void issuer_close(struct control *c)
 void issuer_tick(struct control *c)
 {
     struct errand *e, *next;
-    HASH_ITER (hh, c->errands, e, next)
-        if (clock_now_ms() >= e->ends_ms)
-            give_up(c, e, ERR_OF(NO_AUTHORITY));
+    HASH_ITER(hh, c->errands, e, next)
+    if (clock_now_ms() >= e->ends_ms)
+        give_up(c, e, ERR_OF(NO_AUTHORITY));
     if (c->has_authority && c->issuer_not_after_ms == 0)
         ask_anchors(c);
 }

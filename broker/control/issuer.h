@@ -1,7 +1,8 @@
 /* The broker's side of weft-authority: join tokens, certificates, trust anchors.
  *
- * Requests are errands: remembered under an id of our own until the answer comes, 10 s at most, 4096 at
- * once; then "UNAVAILABLE" or "refused" is the answer. The broker passes proofs on and can forge none.
+ * Requests are errands: remembered under an id of our own until the answer comes, 10 s at most,
+ * 4096 at once; then "UNAVAILABLE" or "refused" is the answer. The broker passes proofs on and
+ * can forge none.
  */
 #ifndef CONTROL_ISSUER_H
 #define CONTROL_ISSUER_H

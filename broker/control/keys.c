@@ -107,11 +107,12 @@ struct join_token *keys_add_token(struct control *c, const struct mesh_token *t)
     struct join_token *j = calloc(1, sizeof *j);
     if (j == NULL)
         return NULL;
-    bool is_good = slice_to_cstr(t->id, j->id, sizeof j->id) &&
-                   slice_to_cstr(t->public_key, j->public_key, sizeof j->public_key) &&
-                   slice_to_cstr(t->ns, j->ns, sizeof j->ns) &&
-                   slice_to_cstr(t->service_account, j->service_account, sizeof j->service_account) &&
-                   slice_to_cstr(t->used_by, j->used_by, sizeof j->used_by);
+    bool is_good =
+        slice_to_cstr(t->id, j->id, sizeof j->id) &&
+        slice_to_cstr(t->public_key, j->public_key, sizeof j->public_key) &&
+        slice_to_cstr(t->ns, j->ns, sizeof j->ns) &&
+        slice_to_cstr(t->service_account, j->service_account, sizeof j->service_account) &&
+        slice_to_cstr(t->used_by, j->used_by, sizeof j->used_by);
     struct join_token *twin = NULL;
     HASH_FIND(by_id, c->tokens_by_id, j->id, strlen(j->id), twin);
     if (!is_good || twin != NULL) {
@@ -134,7 +135,8 @@ static void token_remove(struct control *c, struct join_token *j)
 static void load_key(void *arg, const struct mesh_key *row)
 {
     char key[MAILBOX_KEY_TEXT], ns[64], sa[254], pod[254];
-    if (slice_to_cstr(row->public_key, key, sizeof key) && slice_to_cstr(row->ns, ns, sizeof ns) &&
+    if (slice_to_cstr(row->public_key, key, sizeof key) &&
+        slice_to_cstr(row->ns, ns, sizeof ns) &&
         slice_to_cstr(row->service_account, sa, sizeof sa) &&
         slice_to_cstr(row->pod, pod, sizeof pod))
         (void)keys_add(arg, key, ns, sa, pod);
@@ -155,10 +157,10 @@ void keys_free(struct control *c)
 {
     struct link_key *k, *k_next;
     struct join_token *j, *j_next;
-    HASH_ITER (hh, c->keys, k, k_next)
-        keys_remove(c, k);
-    HASH_ITER (by_id, c->tokens_by_id, j, j_next)
-        token_remove(c, j);
+    HASH_ITER(hh, c->keys, k, k_next)
+    keys_remove(c, k);
+    HASH_ITER(by_id, c->tokens_by_id, j, j_next)
+    token_remove(c, j);
     explicit_bzero(c->secret_key, sizeof c->secret_key);
 }
 
@@ -202,9 +204,9 @@ struct join_token *keys_token_of_user(struct control *c, const char *user)
 void keys_tick(struct control *c)
 {
     struct join_token *j, *next;
-    HASH_ITER (by_id, c->tokens_by_id, j, next)
-        if (j->expires_ms <= (int64_t)clock_wall_ms())
-            token_remove(c, j);
+    HASH_ITER(by_id, c->tokens_by_id, j, next)
+    if (j->expires_ms <= (int64_t)clock_wall_ms())
+        token_remove(c, j);
     if (c->refused_since == 0 ||
         (c->refused_logged_ms != 0 && clock_now_ms() - c->refused_logged_ms < REFUSED_LOG_MS))
         return;

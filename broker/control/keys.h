@@ -1,15 +1,16 @@
-/* Who may connect to the broker's CURVE sockets: registered link keys and unexpired join tokens.
+/* Who may connect to the broker's CURVE sockets: registered link keys and unexpired join
+ * tokens.
  *
- * The name ZAP gives a peer ("user" of its messages) is 'L' + link key or 'T' + token id; it is what a
- * message is judged by, never the routing id.
+ * The name ZAP gives a peer ("user" of its messages) is 'L' + link key or 'T' + token id; it is
+ * what a message is judged by, never the routing id.
  */
 #ifndef CONTROL_KEYS_H
 #define CONTROL_KEYS_H
 
 #include "broker/control/control.h"
 
-/* Reads or makes STATE/broker/curve.key (0600; two lines: public, secret) into c. A file that is not
- * ours, readable by others or malformed is an error, never overwritten. */
+/* Reads or makes STATE/broker/curve.key (0600; two lines: public, secret) into c. A file that
+ * is not ours, readable by others or malformed is an error, never overwritten. */
 MUST_USE err_t keys_load_own(struct control *c);
 
 /* Fills the tables from the store. */

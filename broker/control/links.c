@@ -1,10 +1,11 @@
-/* Every message is judged by the key its connection was admitted with (mailbox_msg.user), in two phases:
+/* Every message is judged by the key its connection was admitted with (mailbox_msg.user), in
+ * two phases:
  *
  *   no session on this connection    hello only; anything else is answered HELLO_FIRST
  *   session LIVE on this connection  everything in permits[]
  *
- * A connection with a join token may say hello and nothing else: it registers the link's own key and is
- * told to come back with it. */
+ * A connection with a join token may say hello and nothing else: it registers the link's own
+ * key and is told to come back with it. */
 #include "broker/control/links.h"
 
 #include "broker/control/desk.h"
@@ -20,7 +21,8 @@
 
 #include <stdio.h>
 
-#define LINK_HWM 4000u /* a link that joins with CONTROL_MAX_WATCHES topics gets them in one go */
+#define LINK_HWM                                                                               \
+    4000u /* a link that joins with CONTROL_MAX_WATCHES topics gets them in one go */
 
 /* Who is talking: filled in before a message is handed on. */
 struct talk {
@@ -35,8 +37,8 @@ static slice_t route_of(const struct session *s)
 
 /* ---- hello ---- */
 
-static void welcome(struct control *c, slice_t to, const struct wire_hello *h, const char *identity,
-                    bool use_own_key)
+static void welcome(struct control *c, slice_t to, const struct wire_hello *h,
+                    const char *identity, bool use_own_key)
 {
     const struct wire_welcome answer = {.id = h->id,
                                         .epoch = mesh_epoch(c->mesh),
@@ -72,7 +74,8 @@ static err_t store_join(struct control *c, const struct join_token *token,
                                  .service_account = h->service_account,
                                  .pod = h->pod};
     TRY(control_begin(c, h->pod, SLICE_LIT("joined")));
-    /* A pod of the same name that came before loses its keys: the token's holder is the pod now. */
+    /* A pod of the same name that came before loses its keys: the token's holder is the pod
+     * now. */
     err_t e = mesh_drop_link_keys(c->mesh, h->namespace, h->pod);
     if (e == OK)
         e = mesh_put_link_key(c->mesh, &row);
@@ -87,12 +90,12 @@ static err_t store_join(struct control *c, const struct join_token *token,
 static void forget_old_keys(struct control *c, const char *ns, const char *pod)
 {
     struct link_key *k, *next;
-    HASH_ITER (hh, c->keys, k, next)
-        if (strcmp(k->ns, ns) == 0 && strcmp(k->pod, pod) == 0) {
-            if (k->session != NULL)
-                sessions_lost_route(k->session);
-            keys_remove(c, k);
-        }
+    HASH_ITER(hh, c->keys, k, next)
+    if (strcmp(k->ns, ns) == 0 && strcmp(k->pod, pod) == 0) {
+        if (k->session != NULL)
+            sessions_lost_route(k->session);
+        keys_remove(c, k);
+    }
 }
 
 static err_t join(struct control *c, struct join_token *token, const struct wire_hello *h,
@@ -109,8 +112,9 @@ static err_t join(struct control *c, struct join_token *token, const struct wire
         return ERR_OF(BAD_HELLO);
     *why = NULL;
     if (token->used_by[0] != '\0') /* the answer to the first hello was lost: say it again */
-        return strcmp(token->used_by, key) == 0 && keys_find(c, key) != NULL ? OK
-                                                                            : ERR_OF(TOKEN_USED);
+        return strcmp(token->used_by, key) == 0 && keys_find(c, key) != NULL
+                   ? OK
+                   : ERR_OF(TOKEN_USED);
     const struct link_key *known = keys_find(c, key);
     if (known != NULL && (strcmp(known->ns, ns) != 0 || strcmp(known->pod, pod) != 0 ||
                           strcmp(known->service_account, token->service_account) != 0))
@@ -177,7 +181,8 @@ static void on_watch(void *arg, const struct wire_call *call)
             char why[400];
             (void)snprintf(why, sizeof why, "%.*s: %s", SLICE_FMT(m->topics[i].topic), e->text);
             control_refuse(c, c->links, route_of(talk->session), 0, e, why);
-        } else if (t->payload != NULL && t->revision == m->topics[i].revision && t->revision != 0) {
+        } else if (t->payload != NULL && t->revision == m->topics[i].revision &&
+                   t->revision != 0) {
             same[answer.n_topics++] =
                 (struct wire_topic_state){.topic = slice_str(t->name), .revision = t->revision};
         } else if (t->payload != NULL) {
@@ -233,8 +238,7 @@ static void on_alive(void *arg, const struct wire_call *call)
 static void on_serving(void *arg, const struct wire_call *call)
 {
     struct talk *talk = arg;
-    err_t e = sessions_set_serving(talk->c, talk->session,
-                                   WIRE_GOT(serving, call)->is_serving);
+    err_t e = sessions_set_serving(talk->c, talk->session, WIRE_GOT(serving, call)->is_serving);
     if (e != OK) /* the link says it again with its next hello */
         control_refuse(talk->c, talk->c->links, route_of(talk->session), 0, e, NULL);
 }
@@ -245,7 +249,8 @@ static void on_learn(void *arg, const struct wire_call *call)
     const struct wire_learn *m = WIRE_GOT(learn, call);
     err_t e = views_learn(talk->c, talk->session, m->port, m->protocol);
     if (e != OK)
-        control_refuse(talk->c, talk->c->links, route_of(talk->session), 0, e, "port or protocol");
+        control_refuse(talk->c, talk->c->links, route_of(talk->session), 0, e,
+                       "port or protocol");
 }
 
 static void on_sign(void *arg, const struct wire_call *call)
@@ -326,7 +331,8 @@ err_t links_open(struct control *c)
 {
     const struct mailbox_conf requests = {
         .kind = MAILBOX_ROUTER, .name = "links", .hwm = LINK_HWM, .on_msg = on_msg};
-    const struct mailbox_conf updates = {.kind = MAILBOX_PUB, .name = "updates", .hwm = LINK_HWM};
+    const struct mailbox_conf updates = {
+        .kind = MAILBOX_PUB, .name = "updates", .hwm = LINK_HWM};
     TRY(open_one(c, &requests, c->set->broker_port, &c->links));
     return open_one(c, &updates, c->set->updates_port, &c->updates);
 }

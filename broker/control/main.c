@@ -1,14 +1,13 @@
 /* weft-broker: the topology of the mesh.
  *
- *   FOR       keeps resources, sessions and keys in mesh.db, computes what each pod must know, tells it
- *   ANSWERS   links on tcp 8086 (hello, watch, fetch, ack, sign, ...), the CLI on broker.sock (apply,
- *             delete, wait, token, feed_key, status)
- *   PUBLISHES hints and digests on tcp 8087; STATE/hosts with the services' names
- *   HOLDS     mesh.db (its one writer), its CURVE key; no signing key, no certificate key
- *   NEEDS     weft-authority for certificates and tokens only
- *   IF IT DIES pods go on with what they know; its restart finds every acknowledged change, sessions resume
- *             within their lease, revisions go on from where they were
- *   IF SLOW   changes arrive late; no request of the mesh waits for it
+ *   FOR       keeps resources, sessions and keys in mesh.db, computes what each pod must know,
+ * tells it ANSWERS   links on tcp 8086 (hello, watch, fetch, ack, sign, ...), the CLI on
+ * broker.sock (apply, delete, wait, token, feed_key, status) PUBLISHES hints and digests on tcp
+ * 8087; STATE/hosts with the services' names HOLDS     mesh.db (its one writer), its CURVE key;
+ * no signing key, no certificate key NEEDS     weft-authority for certificates and tokens only
+ *   IF IT DIES pods go on with what they know; its restart finds every acknowledged change,
+ * sessions resume within their lease, revisions go on from where they were IF SLOW   changes
+ * arrive late; no request of the mesh waits for it
  */
 #include "broker/control/control.h"
 #include "broker/control/desk.h"
@@ -43,7 +42,8 @@ static void on_second(void *arg)
     services_write_hosts(c);
     if (clock_now_ms() / 1000 % TRIM_EVERY_S == 0) {
         bool left;
-        err_t e = mesh_trim(c->mesh, (int64_t)clock_wall_ms() - KEEP_HISTORY_MS, TRIM_ROWS, &left);
+        err_t e =
+            mesh_trim(c->mesh, (int64_t)clock_wall_ms() - KEEP_HISTORY_MS, TRIM_ROWS, &left);
         if (e != OK)
             log_warn("history not trimmed", "error=%s", e->name);
     }

@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define OBJECTS_MAX     20000u
-#define OBJECT_MAX      131072u /* canonical JSON, as wire: object.json */
-#define DEFAULT_NS      SLICE_LIT("default")
+#define OBJECTS_MAX 20000u
+#define OBJECT_MAX  131072u /* canonical JSON, as wire: object.json */
+#define DEFAULT_NS  SLICE_LIT("default")
 
 /* As wire: outcome.result. */
 enum result {
@@ -39,7 +39,8 @@ static void object_free(struct object *o)
 static bool set_names(struct object *o, const char *kind, slice_t ns, slice_t name)
 {
     (void)snprintf(o->kind, sizeof o->kind, "%s", kind);
-    if (!slice_to_cstr(ns, o->ns, sizeof o->ns) || !slice_to_cstr(name, o->name, sizeof o->name))
+    if (!slice_to_cstr(ns, o->ns, sizeof o->ns) ||
+        !slice_to_cstr(name, o->name, sizeof o->name))
         return false;
     (void)snprintf(o->key, sizeof o->key, "%s/%s/%s", o->kind, o->ns, o->name);
     return true;
@@ -75,7 +76,8 @@ static struct object *find_key(struct control *c, const char *key)
     return o;
 }
 
-struct object *objects_find(struct control *c, const char *kind, const char *ns, const char *name)
+struct object *objects_find(struct control *c, const char *kind, const char *ns,
+                            const char *name)
 {
     char key[400];
     (void)snprintf(key, sizeof key, "%s/%s/%s", kind, ns, name);
@@ -134,7 +136,8 @@ void objects_free(struct control *c)
 {
     struct object *o, *next;
     objects_abandon(c);
-    HASH_ITER (hh, c->objects, o, next) {
+    HASH_ITER(hh, c->objects, o, next)
+    {
         HASH_DEL(c->objects, o);
         object_free(o);
     }
@@ -148,8 +151,8 @@ static err_t ports_json(const struct service *service, char **out)
     for (size_t i = 0; list != NULL && i < service->n_ports; i++) {
         const struct service_port *p = &service->ports[i];
         (void)json_array_append_new(
-            list, json_pack("{s:s%, s:i, s:s}", "name", (const char *)p->name.p, p->name.n, "port",
-                            (int)p->port, "protocol", protocol_name(p->protocol)));
+            list, json_pack("{s:s%, s:i, s:s}", "name", (const char *)p->name.p, p->name.n,
+                            "port", (int)p->port, "protocol", protocol_name(p->protocol)));
     }
     *out = list != NULL ? json_dumps(list, JSON_COMPACT) : NULL;
     json_decref(list);
@@ -193,17 +196,19 @@ static err_t stage_slices(struct control *c, const char *ns, slice_t service)
 {
     struct object *o, *next;
     TRY(mesh_drop_endpoints_of_slices(c->mesh, slice_str(ns), service));
-    HASH_ITER (hh, c->objects, o, next) {
+    HASH_ITER(hh, c->objects, o, next)
+    {
         bool is_staged;
         (void)staged_find(c, o->key, &is_staged);
-        if (!is_staged && o->parsed->kind == RESOURCE_ENDPOINT_SLICE && strcmp(o->ns, ns) == 0 &&
-            slice_is(o->parsed->endpoint_slice.service, service))
+        if (!is_staged && o->parsed->kind == RESOURCE_ENDPOINT_SLICE &&
+            strcmp(o->ns, ns) == 0 && slice_is(o->parsed->endpoint_slice.service, service))
             TRY(put_slice_rows(c, o));
     }
     LIST_EACH (it, &c->staged) {
         const struct staged *s = CONTAINER_OF(it, struct staged, link);
         if (!s->is_drop && current(c, s->object->key) == s->object &&
-            s->object->parsed->kind == RESOURCE_ENDPOINT_SLICE && strcmp(s->object->ns, ns) == 0 &&
+            s->object->parsed->kind == RESOURCE_ENDPOINT_SLICE &&
+            strcmp(s->object->ns, ns) == 0 &&
             slice_is(s->object->parsed->endpoint_slice.service, service))
             TRY(put_slice_rows(c, s->object));
     }
@@ -242,8 +247,8 @@ static err_t stage_put(struct control *c, struct object **o, bool is_of_session)
         return stage_service(c, it, is_of_session);
     if (it->parsed->kind == RESOURCE_ENDPOINT_SLICE) {
         const struct object *before = find_key(c, it->key);
-        if (before != NULL &&
-            !slice_is(before->parsed->endpoint_slice.service, it->parsed->endpoint_slice.service))
+        if (before != NULL && !slice_is(before->parsed->endpoint_slice.service,
+                                        it->parsed->endpoint_slice.service))
             TRY(stage_slices(c, it->ns, before->parsed->endpoint_slice.service));
         return stage_slices(c, it->ns, it->parsed->endpoint_slice.service);
     }
@@ -252,9 +257,8 @@ static err_t stage_put(struct control *c, struct object **o, bool is_of_session)
 
 static err_t stage_drop(struct control *c, const struct object *old)
 {
-    const struct mesh_object row = {.kind = slice_str(old->kind),
-                                    .ns = slice_str(old->ns),
-                                    .name = slice_str(old->name)};
+    const struct mesh_object row = {
+        .kind = slice_str(old->kind), .ns = slice_str(old->ns), .name = slice_str(old->name)};
     struct object *o = calloc(1, sizeof *o);
     if (o == NULL)
         return ERR_OF(NOMEM);
@@ -309,13 +313,13 @@ static void mark_pods(struct control *c, const struct object *o)
     struct session *s, *next;
     if (o == NULL || o->parsed->kind != RESOURCE_SERVICE)
         return;
-    HASH_ITER (hh, c->sessions, s, next)
-        for (unsigned i = 0; i < s->n_serves; i++)
-            if (strcmp(s->ns, o->ns) == 0 && strcmp(s->serves[i].service, o->name) == 0) {
-                char own[330];
-                (void)snprintf(own, sizeof own, "pod/%s", s->name);
-                topics_mark(c, own);
-            }
+    HASH_ITER(hh, c->sessions, s, next)
+    for (unsigned i = 0; i < s->n_serves; i++)
+        if (strcmp(s->ns, o->ns) == 0 && strcmp(s->serves[i].service, o->name) == 0) {
+            char own[330];
+            (void)snprintf(own, sizeof own, "pod/%s", s->name);
+            topics_mark(c, own);
+        }
 }
 
 void objects_accept(struct control *c)
@@ -357,7 +361,8 @@ void objects_abandon(struct control *c)
 
 static const char *app_protocol(uint8_t protocol)
 {
-    static const char *const names[PROTOCOLS] = {NULL, "http", "kubernetes.io/h2c", "grpc", NULL};
+    static const char *const names[PROTOCOLS] = {NULL, "http", "kubernetes.io/h2c", "grpc",
+                                                 NULL};
     return protocol < PROTOCOLS ? names[protocol] : NULL;
 }
 
@@ -374,15 +379,16 @@ static json_t *port_json(const struct served_port *served)
 
 static json_t *service_json(const char *ns, const struct served_port *served)
 {
-    json_t *o = json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s}}, s:{s:[o]}}", "apiVersion", "v1", "kind",
-                          "Service", "metadata", "name", served->service, "namespace", ns,
-                          "annotations", "weft.dev/made-by", "session", "spec", "ports",
+    json_t *o = json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s}}, s:{s:[o]}}", "apiVersion", "v1",
+                          "kind", "Service", "metadata", "name", served->service, "namespace",
+                          ns, "annotations", "weft.dev/made-by", "session", "spec", "ports",
                           port_json(served));
     if (o != NULL && served->protocol == PROTOCOL_OPAQUE) {
         char port[8];
         (void)snprintf(port, sizeof port, "%u", served->port);
-        (void)json_object_set_new(json_object_get(json_object_get(o, "metadata"), "annotations"),
-                                  "config.linkerd.io/opaque-ports", json_string(port));
+        (void)json_object_set_new(
+            json_object_get(json_object_get(o, "metadata"), "annotations"),
+            "config.linkerd.io/opaque-ports", json_string(port));
     }
     return o;
 }
@@ -437,8 +443,8 @@ static void outcome(struct wire_outcome *out, struct arena *arena, const char *k
     out->why = why != NULL ? arena_copy(arena, slice_str(why)) : slice(NULL, 0);
 }
 
-static void refuse(struct control *c, struct wire_outcome *out, struct arena *arena, slice_t json,
-                   const struct why *why)
+static void refuse(struct control *c, struct wire_outcome *out, struct arena *arena,
+                   slice_t json, const struct why *why)
 {
     char kind[65] = "", ns[64] = "", name[254] = "", key[400], text[WHY_TEXT];
     struct why ignored;
@@ -463,8 +469,9 @@ static void apply_one(struct control *c, slice_t json, bool is_dry, struct arena
     }
     if (r->json.n > OBJECT_MAX || HASH_COUNT(c->objects) >= OBJECTS_MAX) {
         (void)why_set(&why, ERR_OF(MODEL_LIMIT), "%s",
-                      r->json.n > OBJECT_MAX ? "the object is larger than 128 KiB"
-                                             : "the mesh holds 20000 objects, which is the limit");
+                      r->json.n > OBJECT_MAX
+                          ? "the object is larger than 128 KiB"
+                          : "the mesh holds 20000 objects, which is the limit");
         refuse(c, out, arena, json, &why);
         resource_free(&r);
         return;
@@ -472,7 +479,8 @@ static void apply_one(struct control *c, slice_t json, bool is_dry, struct arena
     char key[400], notes[512] = "";
     size_t at = 0;
     for (size_t i = 0; i < r->n_notes; i++) {
-        int n = snprintf(notes + at, sizeof notes - at, "%s%s", i != 0 ? "; " : "", r->notes[i]);
+        int n =
+            snprintf(notes + at, sizeof notes - at, "%s%s", i != 0 ? "; " : "", r->notes[i]);
         at = n > 0 && at + (size_t)n < sizeof notes ? at + (size_t)n : at;
     }
     struct object *o = object_new(&r);
@@ -513,8 +521,8 @@ static err_t add_events(struct control *c, const struct wire_outcome *list, size
                                         "OBJECT_DELETED", "OBJECT_REFUSED", NULL};
     for (size_t i = 0; i < n; i++)
         if (list[i].result < sizeof kinds / sizeof kinds[0] && kinds[list[i].result] != NULL)
-            TRY(mesh_add_event(c->mesh, (int64_t)clock_wall_ms(), slice_str(kinds[list[i].result]),
-                               list[i].object, list[i].why));
+            TRY(mesh_add_event(c->mesh, (int64_t)clock_wall_ms(),
+                               slice_str(kinds[list[i].result]), list[i].object, list[i].why));
     return OK;
 }
 
@@ -527,8 +535,8 @@ static void all_refused(struct wire_outcome *list, size_t n, err_t e)
         }
 }
 
-/* Ends the change: commit or nothing. A row that could not be written takes the whole change with it,
- * since a transaction that met an error is not trusted. */
+/* Ends the change: commit or nothing. A row that could not be written takes the whole change
+ * with it, since a transaction that met an error is not trusted. */
 static void finish(struct control *c, struct wire_outcome *list, size_t n, bool has_failed)
 {
     err_t e = has_failed ? ERR_OF(STORE_IO) : add_events(c, list, n);
@@ -549,10 +557,9 @@ static void finish(struct control *c, struct wire_outcome *list, size_t n, bool 
 
 static bool failed_to_store(const struct wire_outcome *o)
 {
-    return o->result == RESULT_REFUSED &&
-           (slice_is_str(o->why, ERR_OF(STORE_IO)->text) ||
-            slice_is_str(o->why, ERR_OF(STORE_FULL)->text) ||
-            slice_is_str(o->why, ERR_OF(STORE_BUSY)->text));
+    return o->result == RESULT_REFUSED && (slice_is_str(o->why, ERR_OF(STORE_IO)->text) ||
+                                           slice_is_str(o->why, ERR_OF(STORE_FULL)->text) ||
+                                           slice_is_str(o->why, ERR_OF(STORE_BUSY)->text));
 }
 
 void objects_apply(struct control *c, const struct wire_apply *ask, struct arena *arena,
@@ -585,8 +592,8 @@ void objects_delete(struct control *c, const struct wire_delete_ *ask, struct ar
         bool is_kind = resource_kind_find(o->kind, &kind);
         slice_t ns = o->namespace.n != 0 ? o->namespace : DEFAULT_NS;
         if (is_kind)
-            (void)snprintf(key, sizeof key, "%s/%.*s/%.*s", resource_kind_name(kind), SLICE_FMT(ns),
-                           SLICE_FMT(o->name));
+            (void)snprintf(key, sizeof key, "%s/%.*s/%.*s", resource_kind_name(kind),
+                           SLICE_FMT(ns), SLICE_FMT(o->name));
         const struct object *old = e == OK && is_kind ? current(c, key) : NULL;
         if (e != OK || !is_kind)
             outcome(&outcomes[i], arena, key, RESULT_REFUSED,

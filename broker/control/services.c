@@ -31,8 +31,9 @@ static err_t parse_cidr(struct control *c)
     return OK;
 }
 
-/* The IPv6 address goes with the IPv4 one: the same number in subnet 8000 of the mesh's unique local /48,
- * which is made from the IPv4 network whose upper half the services have (the CLI's plan does the same). */
+/* The IPv6 address goes with the IPv4 one: the same number in subnet 8000 of the mesh's unique
+ * local /48, which is made from the IPv4 network whose upper half the services have (the CLI's
+ * plan does the same). */
 static void make_addresses(const struct control *c, uint32_t number, char ip4[46], char ip6[46])
 {
     struct in_addr a = {.s_addr = htonl(c->cidr_base + number)};
@@ -111,9 +112,12 @@ static void load_one(void *arg, const struct mesh_service *row)
     struct in_addr a;
     if (s == NULL)
         return;
-    int n = snprintf(s->name, sizeof s->name, "%.*s/%.*s", SLICE_FMT(row->ns), SLICE_FMT(row->name));
-    if (n < 0 || (size_t)n >= sizeof s->name || !slice_to_cstr(row->ip4, s->ip4, sizeof s->ip4) ||
-        !slice_to_cstr(row->ip6, s->ip6, sizeof s->ip6) || inet_pton(AF_INET, s->ip4, &a) != 1) {
+    int n = snprintf(s->name, sizeof s->name, "%.*s/%.*s", SLICE_FMT(row->ns),
+                     SLICE_FMT(row->name));
+    if (n < 0 || (size_t)n >= sizeof s->name ||
+        !slice_to_cstr(row->ip4, s->ip4, sizeof s->ip4) ||
+        !slice_to_cstr(row->ip6, s->ip6, sizeof s->ip6) ||
+        inet_pton(AF_INET, s->ip4, &a) != 1) {
         free(s);
         return;
     }
@@ -135,8 +139,8 @@ err_t services_load(struct control *c)
 void services_free(struct control *c)
 {
     struct service_entry *s, *next;
-    HASH_ITER (hh, c->services, s, next)
-        service_remove(c, s);
+    HASH_ITER(hh, c->services, s, next)
+    service_remove(c, s);
 }
 
 /* ---- changes ---- */
@@ -157,8 +161,8 @@ static err_t choose(struct control *c, struct service_entry *s, slice_t wanted)
     return allot(c, s);
 }
 
-err_t services_stage_put(struct control *c, const char *ns, const char *name, bool is_of_session,
-                         slice_t wanted, slice_t ports)
+err_t services_stage_put(struct control *c, const char *ns, const char *name,
+                         bool is_of_session, slice_t wanted, slice_t ports)
 {
     struct service_entry *s = services_find(c, ns, name);
     if (s == NULL) {
@@ -197,7 +201,8 @@ err_t services_stage_drop(struct control *c, const char *ns, const char *name)
 void services_accept(struct control *c)
 {
     struct service_entry *s, *next;
-    HASH_ITER (hh, c->services, s, next) {
+    HASH_ITER(hh, c->services, s, next)
+    {
         c->is_hosts_dirty = c->is_hosts_dirty || s->is_staged || s->is_dropped;
         s->is_staged = false;
         if (s->is_dropped)
@@ -208,7 +213,8 @@ void services_accept(struct control *c)
 void services_abandon(struct control *c)
 {
     struct service_entry *s, *next;
-    HASH_ITER (hh, c->services, s, next) {
+    HASH_ITER(hh, c->services, s, next)
+    {
         s->is_dropped = false;
         if (s->is_staged)
             service_remove(c, s);
@@ -221,18 +227,19 @@ static err_t print_hosts(struct control *c, struct buf *out)
 {
     struct service_entry *s, *next;
     TRY(buf_printf(out, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"));
-    HASH_ITER (hh, c->services, s, next) {
+    HASH_ITER(hh, c->services, s, next)
+    {
         slice_t ns, name;
         split_name(s, &ns, &name);
         const char *const ips[] = {s->ip4, s->ip6};
         for (int i = 0; i < 2; i++) {
             if (ips[i][0] == '\0')
                 continue;
-            TRY(buf_printf(out, "%s %.*s.%.*s.svc.cluster.local %.*s.%.*s.svc %.*s.%.*s", ips[i],
-                           SLICE_FMT(name), SLICE_FMT(ns), SLICE_FMT(name), SLICE_FMT(ns),
-                           SLICE_FMT(name), SLICE_FMT(ns)));
-            /* One file serves all pods: the short form belongs to the default namespace, and to others
-             * where the default has no such service. */
+            TRY(buf_printf(out, "%s %.*s.%.*s.svc.cluster.local %.*s.%.*s.svc %.*s.%.*s",
+                           ips[i], SLICE_FMT(name), SLICE_FMT(ns), SLICE_FMT(name),
+                           SLICE_FMT(ns), SLICE_FMT(name), SLICE_FMT(ns)));
+            /* One file serves all pods: the short form belongs to the default namespace, and to
+             * others where the default has no such service. */
             char bare[254];
             if (slice_is_str(ns, "default") || !slice_to_cstr(name, bare, sizeof bare) ||
                 services_find(c, "default", bare) == NULL)
@@ -255,8 +262,8 @@ void services_write_hosts(struct control *c)
     slice_t text = slice(NULL, 0);
     bool is_good = fd >= 0 && print_hosts(c, &out) == OK;
     if (is_good) {
-        /* In place: pods have this very file mounted. Written first and cut then, so that a reader
-         * in between finds every name that stays. */
+        /* In place: pods have this very file mounted. Written first and cut then, so that a
+         * reader in between finds every name that stays. */
         text = buf_slice(&out);
         is_good = pwrite(fd, text.p, text.n, 0) == (ssize_t)text.n &&
                   ftruncate(fd, (off_t)text.n) == 0;

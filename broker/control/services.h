@@ -11,9 +11,9 @@ void services_free(struct control *c);
 struct service_entry *services_find(struct control *c, const char *ns, const char *name);
 struct service_entry *services_by_address(struct control *c, const char *ip);
 
-/* Within an open transaction: the service's row, with its address if it has one already, else with the
- * one it asks for in `wanted` (IPv4; "" none; passed over if it is taken), else with a free one.
- * ports: JSON for the row. NO_FREE_ADDRESS | errors of the store | NOMEM */
+/* Within an open transaction: the service's row, with its address if it has one already, else
+ * with the one it asks for in `wanted` (IPv4; "" none; passed over if it is taken), else with a
+ * free one. ports: JSON for the row. NO_FREE_ADDRESS | errors of the store | NOMEM */
 MUST_USE err_t services_stage_put(struct control *c, const char *ns, const char *name,
                                   bool is_of_session, slice_t wanted, slice_t ports);
 MUST_USE err_t services_stage_drop(struct control *c, const char *ns, const char *name);

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SKEW_EVENT_MS 30000
+#define SKEW_EVENT_MS  30000
 #define NOTES_PER_TICK 5000u
 
 /* ---- the one function that changes the state ---- */
@@ -110,7 +110,8 @@ static err_t fill(struct control *c, struct session *s, const struct link_key *k
     if (s->serves == NULL)
         return ERR_OF(NOMEM);
     for (unsigned i = 0; i < s->n_serves; i++) {
-        (void)slice_to_cstr(h->serves[i].service, s->serves[i].service, sizeof s->serves[i].service);
+        (void)slice_to_cstr(h->serves[i].service, s->serves[i].service,
+                            sizeof s->serves[i].service);
         s->serves[i].port = h->serves[i].port;
         s->serves[i].protocol = h->serves[i].protocol;
     }
@@ -261,7 +262,8 @@ static void take_place(struct control *c, struct session *old, struct session *s
     session_free(c, old);
 }
 
-static void bind_route(struct control *c, struct session *s, struct link_key *key, slice_t route)
+static void bind_route(struct control *c, struct session *s, struct link_key *key,
+                       slice_t route)
 {
     session_state(s, SESSION_LIVE);
     topics_unwatch_all(c, s);
@@ -364,9 +366,10 @@ static err_t store_end(struct control *c, const struct session *s, const char *w
     if (e == OK)
         e = mesh_end_session(c->mesh, slice_str(s->ns), slice_str(s->pod), slice_str(why));
     if (e == OK)
-        e = mesh_add_event(c->mesh, (int64_t)clock_wall_ms(),
-                           slice_str(strcmp(why, "bye") == 0 ? "SESSION_ENDED" : "SESSION_LOST"),
-                           slice_str(s->name), slice_str(why));
+        e = mesh_add_event(
+            c->mesh, (int64_t)clock_wall_ms(),
+            slice_str(strcmp(why, "bye") == 0 ? "SESSION_ENDED" : "SESSION_LOST"),
+            slice_str(s->name), slice_str(why));
     if (e == OK)
         return control_commit(c);
     mesh_rollback(c->mesh);
@@ -401,8 +404,10 @@ static void load_serves(struct session *s, slice_t text)
         unsigned port = 0, protocol = 0;
         char numbers[24];
         if (colon != NULL &&
-            slice_to_cstr(slice(one.p, (size_t)(colon - one.p)), p->service, sizeof p->service) &&
-            slice_to_cstr(slice_skip(one, (size_t)(colon - one.p) + 1), numbers, sizeof numbers) &&
+            slice_to_cstr(slice(one.p, (size_t)(colon - one.p)), p->service,
+                          sizeof p->service) &&
+            slice_to_cstr(slice_skip(one, (size_t)(colon - one.p) + 1), numbers,
+                          sizeof numbers) &&
             sscanf(numbers, "%5u/%1u", &port, &protocol) == 2 && port <= 65535) {
             p->port = (uint16_t)port;
             p->protocol = (uint8_t)protocol;
@@ -431,15 +436,15 @@ static void load_one(void *arg, const struct mesh_session *row)
     if (s == NULL)
         return;
     list_init(&s->watches);
-    bool is_good = slice_to_cstr(row->ns, s->ns, sizeof s->ns) &&
-                   slice_to_cstr(row->pod, s->pod, sizeof s->pod) &&
-                   slice_to_cstr(row->workload, s->workload, sizeof s->workload) &&
-                   slice_to_cstr(row->service_account, s->service_account,
-                                 sizeof s->service_account) &&
-                   slice_to_cstr(row->identity, s->identity, sizeof s->identity) &&
-                   slice_to_cstr(row->zone, s->zone, sizeof s->zone) &&
-                   slice_to_cstr(row->version, s->version, sizeof s->version) &&
-                   slice_to_cstr(row->public_key, s->public_key, sizeof s->public_key);
+    bool is_good =
+        slice_to_cstr(row->ns, s->ns, sizeof s->ns) &&
+        slice_to_cstr(row->pod, s->pod, sizeof s->pod) &&
+        slice_to_cstr(row->workload, s->workload, sizeof s->workload) &&
+        slice_to_cstr(row->service_account, s->service_account, sizeof s->service_account) &&
+        slice_to_cstr(row->identity, s->identity, sizeof s->identity) &&
+        slice_to_cstr(row->zone, s->zone, sizeof s->zone) &&
+        slice_to_cstr(row->version, s->version, sizeof s->version) &&
+        slice_to_cstr(row->public_key, s->public_key, sizeof s->public_key);
     (void)snprintf(s->name, sizeof s->name, "%s/%s", s->ns, s->pod);
     s->incarnation = row->incarnation;
     s->inbound_port = row->inbound_port;
@@ -468,7 +473,8 @@ err_t sessions_load(struct control *c)
 void sessions_free(struct control *c)
 {
     struct session *s, *next;
-    HASH_ITER (hh, c->sessions, s, next) {
+    HASH_ITER(hh, c->sessions, s, next)
+    {
         HASH_DEL(c->sessions, s);
         session_free(c, s);
     }
@@ -485,7 +491,8 @@ static void write_notes(struct control *c)
     if (e != OK)
         return;
     int64_t to_wall = (int64_t)clock_wall_ms() - (int64_t)clock_now_ms();
-    HASH_ITER (hh, c->sessions, s, next) {
+    HASH_ITER(hh, c->sessions, s, next)
+    {
         if (!s->is_dirty_note || n++ >= NOTES_PER_TICK || e != OK)
             continue;
         s->is_dirty_note = false;
@@ -504,7 +511,8 @@ void sessions_tick(struct control *c)
 {
     struct session *s, *next;
     bool has_notes = false;
-    HASH_ITER (hh, c->sessions, s, next) {
+    HASH_ITER(hh, c->sessions, s, next)
+    {
         if (clock_now_ms() >= s->lease_ends_ms) {
             sessions_end(c, s, "lease");
             continue;
@@ -520,7 +528,7 @@ unsigned sessions_live(const struct control *c)
 {
     unsigned n = 0;
     struct session *s, *next;
-    HASH_ITER (hh, c->sessions, s, next)
-        n += s->state == SESSION_LIVE ? 1 : 0;
+    HASH_ITER(hh, c->sessions, s, next)
+    n += s->state == SESSION_LIVE ? 1 : 0;
     return n;
 }

@@ -150,18 +150,18 @@ void topics_mark_text(struct control *c, const char *text)
 {
     size_t n = strlen(text);
     struct topic *t, *next;
-    HASH_ITER (hh, c->topics, t, next)
-        if (n != 0 && !t->is_dirty &&
-            (strstr(t->name, text) != NULL ||
-             (t->payload != NULL && memmem(t->payload, t->n_payload, text, n) != NULL)))
-            mark(c, t);
+    HASH_ITER(hh, c->topics, t, next)
+    if (n != 0 && !t->is_dirty &&
+        (strstr(t->name, text) != NULL ||
+         (t->payload != NULL && memmem(t->payload, t->n_payload, text, n) != NULL)))
+        mark(c, t);
 }
 
 void topics_mark_all(struct control *c)
 {
     struct topic *t, *next;
-    HASH_ITER (hh, c->topics, t, next)
-        mark(c, t);
+    HASH_ITER(hh, c->topics, t, next)
+    mark(c, t);
 }
 
 /* ---- watching ---- */
@@ -271,7 +271,8 @@ void topics_publish_digest(struct control *c)
     unsigned n = 0, part = 0;
     unsigned parts = (HASH_COUNT(c->topics) + DIGEST_PART - 1) / DIGEST_PART;
     struct topic *t, *next;
-    HASH_ITER (hh, c->topics, t, next) {
+    HASH_ITER(hh, c->topics, t, next)
+    {
         list[n++] = (struct wire_topic_digest){.hash = t->hash, .revision = t->revision};
         if (n == DIGEST_PART) {
             send_digest(c, part++, parts, list, n);
@@ -301,6 +302,6 @@ void topics_free(struct control *c)
     struct topic *t, *next;
     timer_stop(&c->dirty_turn);
     timer_stop(&c->digest_tick);
-    HASH_ITER (hh, c->topics, t, next)
-        topic_free(c, t);
+    HASH_ITER(hh, c->topics, t, next)
+    topic_free(c, t);
 }

@@ -1,9 +1,10 @@
-/* Topics: what links watch, at which revision, and how news and losses are told (docs/internals/control.md).
+/* Topics: what links watch, at which revision, and how news and losses are told
+ * (docs/internals/control.md).
  *
- * A topic lives as long as a session watches it. When something changes, the topics it may concern are
- * marked; a bounded number of them is computed per turn of the loop, and one whose bytes have changed gets
- * the mesh's revision of that moment and a hint on the update feed. control.settled is the revision up to
- * which nothing is marked any more.
+ * A topic lives as long as a session watches it. When something changes, the topics it may
+ * concern are marked; a bounded number of them is computed per turn of the loop, and one whose
+ * bytes have changed gets the mesh's revision of that moment and a hint on the update feed.
+ * control.settled is the revision up to which nothing is marked any more.
  */
 #ifndef CONTROL_TOPICS_H
 #define CONTROL_TOPICS_H
@@ -13,15 +14,18 @@
 void topics_init(struct control *c);
 void topics_free(struct control *c);
 
-/* Adds the topic to what the session watches (also fine when it does) and gives it: computed, unless there
- * is no memory. BAD_TOPIC | TOO_MANY_TOPICS | NOMEM. */
-MUST_USE err_t topics_watch(struct control *c, struct session *s, slice_t name, struct topic **out);
+/* Adds the topic to what the session watches (also fine when it does) and gives it: computed,
+ * unless there is no memory. BAD_TOPIC | TOO_MANY_TOPICS | NOMEM. */
+MUST_USE err_t topics_watch(struct control *c, struct session *s, slice_t name,
+                            struct topic **out);
 void topics_unwatch(struct control *c, struct session *s, slice_t name);
 void topics_unwatch_all(struct control *c, struct session *s);
-struct topic *topics_of(struct control *c, const struct session *s, slice_t name); /* NULL: not watched */
+struct topic *topics_of(struct control *c, const struct session *s,
+                        slice_t name); /* NULL: not watched */
 
-/* Marks a topic (by name); those in whose name or payload the text occurs (a service's name, an address:
- * what a view was computed from is named in it, so that this finds too many and never too few); or all. */
+/* Marks a topic (by name); those in whose name or payload the text occurs (a service's name, an
+ * address: what a view was computed from is named in it, so that this finds too many and never
+ * too few); or all. */
 void topics_mark(struct control *c, const char *name);
 void topics_mark_text(struct control *c, const char *text);
 void topics_mark_all(struct control *c);

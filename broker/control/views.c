@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ARENA_MAX       (64u << 20)
-#define ENDPOINTS_MAX   4096u
-#define PAYLOAD_MAX     245760u /* as wire: topic.payload */
-#define LEARNED_MAX     100000u
+#define ARENA_MAX     (64u << 20)
+#define ENDPOINTS_MAX 4096u
+#define PAYLOAD_MAX   245760u /* as wire: topic.payload */
+#define LEARNED_MAX   100000u
 
 /* One computation. */
 struct look {
@@ -35,7 +35,8 @@ bool views_may_watch(const struct session *s, slice_t topic)
     (void)snprintf(own, sizeof own, "dst/%s/", s->ns);
     struct name_target target;
     return slice_starts(topic, slice_str(own)) &&
-           name_target_parse(slice_skip(topic, strlen(own)), slice_str(s->ns), 0, &target) == OK;
+           name_target_parse(slice_skip(topic, strlen(own)), slice_str(s->ns), 0, &target) ==
+               OK;
 }
 
 /* ---- learned protocols ---- */
@@ -116,7 +117,8 @@ err_t views_load(struct control *c)
 void views_free(struct control *c)
 {
     struct learned_port *l, *next;
-    HASH_ITER (hh, c->learned, l, next) {
+    HASH_ITER(hh, c->learned, l, next)
+    {
         HASH_DEL(c->learned, l);
         free(l);
     }
@@ -138,7 +140,8 @@ static bool serves_port(const struct served_port *served, const char *name,
 {
     if (strcmp(served->service, name) != 0)
         return false;
-    return served->port == port->port || (port->target_port != 0 && served->port == port->target_port);
+    return served->port == port->port ||
+           (port->target_port != 0 && served->port == port->target_port);
 }
 
 static struct wire_endpoint endpoint_of(const struct session *s, uint16_t port)
@@ -154,10 +157,12 @@ static struct wire_endpoint endpoint_of(const struct session *s, uint16_t port)
 }
 
 static size_t add_sessions(struct look *l, const char *ns, const char *name,
-                           const struct service_port *port, struct wire_endpoint *list, size_t n)
+                           const struct service_port *port, struct wire_endpoint *list,
+                           size_t n)
 {
     struct session *s, *next;
-    HASH_ITER (hh, l->c->sessions, s, next) {
+    HASH_ITER(hh, l->c->sessions, s, next)
+    {
         if (!s->is_serving || s->n_addresses == 0 || strcmp(s->ns, ns) != 0)
             continue;
         for (unsigned i = 0; i < s->n_serves && n < l->endpoints_max; i++)
@@ -188,7 +193,8 @@ static size_t add_slices(struct look *l, const char *ns, const char *name,
                          const struct service_port *port, struct wire_endpoint *list, size_t n)
 {
     struct object *o, *next;
-    HASH_ITER (hh, l->c->objects, o, next) {
+    HASH_ITER(hh, l->c->objects, o, next)
+    {
         if (o->parsed->kind != RESOURCE_ENDPOINT_SLICE || strcmp(o->ns, ns) != 0 ||
             !slice_is_str(o->parsed->endpoint_slice.service, name))
             continue;
@@ -208,7 +214,8 @@ static size_t add_slices(struct look *l, const char *ns, const char *name,
 static int by_address(const void *a, const void *b)
 {
     const struct wire_endpoint *x = a, *y = b;
-    int c = x->ip.n != y->ip.n ? (x->ip.n < y->ip.n ? -1 : 1) : memcmp(x->ip.p, y->ip.p, x->ip.n);
+    int c =
+        x->ip.n != y->ip.n ? (x->ip.n < y->ip.n ? -1 : 1) : memcmp(x->ip.p, y->ip.p, x->ip.n);
     return c != 0 ? c : (int)x->port - (int)y->port;
 }
 
@@ -217,12 +224,12 @@ static uint8_t learned_of(struct look *l, const char *ns, const char *name,
 {
     struct session *s, *next;
     uint8_t found = PROTOCOL_DETECT;
-    HASH_ITER (hh, l->c->sessions, s, next)
-        for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
-            if (strcmp(s->ns, ns) == 0 && serves_port(&s->serves[i], name, port))
-                found = s->serves[i].protocol != PROTOCOL_DETECT
-                            ? s->serves[i].protocol
-                            : views_learned(l->c, s->ns, s->workload, s->serves[i].port);
+    HASH_ITER(hh, l->c->sessions, s, next)
+    for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
+        if (strcmp(s->ns, ns) == 0 && serves_port(&s->serves[i], name, port))
+            found = s->serves[i].protocol != PROTOCOL_DETECT
+                        ? s->serves[i].protocol
+                        : views_learned(l->c, s->ns, s->workload, s->serves[i].port);
     return found;
 }
 
@@ -254,8 +261,8 @@ static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
 
 /* ---- destinations ---- */
 
-static err_t build_service(struct look *l, slice_t target, const struct object *o, uint16_t port,
-                           slice_t client, struct wire_destination *out)
+static err_t build_service(struct look *l, slice_t target, const struct object *o,
+                           uint16_t port, slice_t client, struct wire_destination *out)
 {
     const struct service_port *p = port_of(&o->parsed->service, port);
     size_t n = 0;
@@ -266,9 +273,9 @@ static err_t build_service(struct look *l, slice_t target, const struct object *
         arena_alloc(&l->arena, (HASH_COUNT(l->c->objects) + 1) * sizeof *routes);
     if (routes == NULL)
         return ERR_OF(NOMEM);
-    HASH_ITER (hh, l->c->objects, each, next)
-        if (each->parsed->kind == RESOURCE_HTTP_ROUTE)
-            routes[n++] = each->parsed;
+    HASH_ITER(hh, l->c->objects, each, next)
+    if (each->parsed->kind == RESOURCE_HTTP_ROUTE)
+        routes[n++] = each->parsed;
     const struct destination_input in = {.target = target,
                                          .service = o->parsed,
                                          .port = port,
@@ -285,22 +292,22 @@ static err_t build_address(struct look *l, slice_t target, const struct name_tar
                            struct wire_destination *out)
 {
     struct session *s, *next;
-    HASH_ITER (hh, l->c->sessions, s, next)
-        for (unsigned a = 0; a < s->n_addresses; a++) {
-            if (strcmp(s->addresses[a], t->host) != 0)
-                continue;
-            /* The view points at it: it lives as long as the computation. */
-            struct wire_endpoint *e = arena_alloc(&l->arena, sizeof *e);
-            if (e == NULL)
-                return ERR_OF(NOMEM);
-            *e = endpoint_of(s, t->port);
-            e->ip = slice_str(s->addresses[a]);
-            uint8_t protocol = views_learned(l->c, s->ns, s->workload, t->port);
-            for (unsigned i = 0; i < s->n_serves; i++)
-                if (s->serves[i].port == t->port && s->serves[i].protocol != PROTOCOL_DETECT)
-                    protocol = s->serves[i].protocol;
-            return destination_of_address(target, e, protocol, &l->arena, out);
-        }
+    HASH_ITER(hh, l->c->sessions, s, next)
+    for (unsigned a = 0; a < s->n_addresses; a++) {
+        if (strcmp(s->addresses[a], t->host) != 0)
+            continue;
+        /* The view points at it: it lives as long as the computation. */
+        struct wire_endpoint *e = arena_alloc(&l->arena, sizeof *e);
+        if (e == NULL)
+            return ERR_OF(NOMEM);
+        *e = endpoint_of(s, t->port);
+        e->ip = slice_str(s->addresses[a]);
+        uint8_t protocol = views_learned(l->c, s->ns, s->workload, t->port);
+        for (unsigned i = 0; i < s->n_serves; i++)
+            if (s->serves[i].port == t->port && s->serves[i].protocol != PROTOCOL_DETECT)
+                protocol = s->serves[i].protocol;
+        return destination_of_address(target, e, protocol, &l->arena, out);
+    }
     return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
 }
 
@@ -366,8 +373,9 @@ static uint8_t port_protocol(struct control *c, const struct session *s,
         if (serves_port(served, served->service, p) && p->protocol != PROTOCOL_DETECT)
             return p->protocol;
     }
-    return served->protocol != PROTOCOL_DETECT ? served->protocol
-                                               : views_learned(c, s->ns, s->workload, served->port);
+    return served->protocol != PROTOCOL_DETECT
+               ? served->protocol
+               : views_learned(c, s->ns, s->workload, served->port);
 }
 
 static err_t compute_ports(struct control *c, slice_t name, struct buf *out)

@@ -1,9 +1,9 @@
 /* What topics say: computed from the resources and sessions in memory by the model's functions.
  *
- *   dst/NS/TARGET   what a pod of namespace NS finds behind TARGET (payload: destination, id and revision 0).
- *                   The namespace is a part because routes of the client's namespace take precedence.
- *   trust           the trust anchors (payload: trust, revision 0)
- *   pod/NS/POD      what the pod's own ports speak (payload: ports)
+ *   dst/NS/TARGET   what a pod of namespace NS finds behind TARGET (payload: destination, id
+ * and revision 0). The namespace is a part because routes of the client's namespace take
+ * precedence. trust           the trust anchors (payload: trust, revision 0) pod/NS/POD what
+ * the pod's own ports speak (payload: ports)
  */
 #ifndef CONTROL_VIEWS_H
 #define CONTROL_VIEWS_H

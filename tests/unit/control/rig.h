@@ -1,4 +1,5 @@
-/* A broker's state in a temporary directory, without sockets, with the clock in the test's hand. */
+/* A broker's state in a temporary directory, without sockets, with the clock in the test's
+ * hand. */
 #ifndef TEST_CONTROL_RIG_H
 #define TEST_CONTROL_RIG_H
 
@@ -17,6 +18,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 struct rig {
@@ -85,8 +87,8 @@ static inline void rig_restart(struct rig *r)
 }
 
 /* hello of a pod with one address that serves one port (service "" and port 0: nothing). */
-static inline err_t rig_hello(struct rig *r, const char *pod, const char *ip, const char *service,
-                              uint16_t port, struct session **out)
+static inline err_t rig_hello(struct rig *r, const char *pod, const char *ip,
+                              const char *service, uint16_t port, struct session **out)
 {
     struct wire_address address = {.ip = slice_str(ip)};
     struct wire_served served = {.service = slice_str(service), .port = port};

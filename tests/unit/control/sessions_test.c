@@ -50,14 +50,19 @@ static void a_restart_resumes_without_a_change(void **state)
 static void bad_hellos_are_refused_by_field(void **state)
 {
     struct rig *r = *state;
-    struct wire_address good_ip = {.ip = SLICE_LIT("10.0.0.1")}, bad_ip = {.ip = SLICE_LIT("10.0.0")};
+    struct wire_address good_ip = {.ip = SLICE_LIT("10.0.0.1")},
+                        bad_ip = {.ip = SLICE_LIT("10.0.0")};
     struct wire_served good = {.service = SLICE_LIT("web"), .port = 80};
     struct wire_served no_port = {.service = SLICE_LIT("web")};
     struct wire_served bad_name = {.service = SLICE_LIT("We b"), .port = 80};
     struct wire_served bad_protocol = {.service = SLICE_LIT("web"), .port = 80, .protocol = 5};
-    const struct wire_hello base = {.namespace = SLICE_LIT("default"), .pod = SLICE_LIT("p"),
-                                    .service_account = SLICE_LIT("sa"), .n_addresses = 1,
-                                    .addresses = &good_ip, .n_serves = 1, .serves = &good};
+    const struct wire_hello base = {.namespace = SLICE_LIT("default"),
+                                    .pod = SLICE_LIT("p"),
+                                    .service_account = SLICE_LIT("sa"),
+                                    .n_addresses = 1,
+                                    .addresses = &good_ip,
+                                    .n_serves = 1,
+                                    .serves = &good};
     const struct {
         const char *field;
         slice_t text;
@@ -111,14 +116,19 @@ static void a_key_speaks_for_its_pod_only(void **state)
     struct rig *r = *state;
     struct session *s = NULL;
     struct wire_address ip = {.ip = SLICE_LIT("10.0.0.1")};
-    struct wire_hello h = {.namespace = SLICE_LIT("default"), .pod = SLICE_LIT("other"),
-                           .service_account = SLICE_LIT("sa"), .n_addresses = 1, .addresses = &ip};
+    struct wire_hello h = {.namespace = SLICE_LIT("default"),
+                           .pod = SLICE_LIT("other"),
+                           .service_account = SLICE_LIT("sa"),
+                           .n_addresses = 1,
+                           .addresses = &ip};
     struct link_key *key = keys_add(&r->c, "K", "default", "sa", "mine");
     const char *why;
-    assert_ptr_equal(sessions_hello(&r->c, key, SLICE_LIT("r"), &h, &s, &why), ERR_OF(WRONG_NAME));
+    assert_ptr_equal(sessions_hello(&r->c, key, SLICE_LIT("r"), &h, &s, &why),
+                     ERR_OF(WRONG_NAME));
     h.pod = SLICE_LIT("mine");
     h.service_account = SLICE_LIT("root");
-    assert_ptr_equal(sessions_hello(&r->c, key, SLICE_LIT("r"), &h, &s, &why), ERR_OF(WRONG_NAME));
+    assert_ptr_equal(sessions_hello(&r->c, key, SLICE_LIT("r"), &h, &s, &why),
+                     ERR_OF(WRONG_NAME));
     h.service_account = SLICE_LIT("sa");
     assert_null(sessions_hello(&r->c, key, SLICE_LIT("r"), &h, &s, &why));
 }
@@ -165,7 +175,8 @@ static void services_keep_their_addresses(void **state)
     assert_non_null(f);
     text[fread(text, 1, sizeof text - 1, f)] = '\0';
     (void)fclose(f);
-    assert_non_null(strstr(text, "10.214.128.1 web.default.svc.cluster.local web.default.svc web.default web\n"));
+    assert_non_null(strstr(
+        text, "10.214.128.1 web.default.svc.cluster.local web.default.svc web.default web\n"));
     assert_non_null(strstr(text, "fd77:6566:7400:8000::2 api.default.svc.cluster.local"));
 }
 
@@ -186,8 +197,9 @@ static void an_exhausted_network_refuses(void **state)
 static void a_bad_network_is_refused(void **state)
 {
     struct rig *r = *state;
-    static const char *const cases[] = {"", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/7",
-                                        "x/16", "10.0.0.0/16x", "fd00::/64", "10.0.0.0/-1"};
+    static const char *const cases[] = {"",           "10.0.0.0", "10.0.0.0/",    "10.0.0.0/33",
+                                        "10.0.0.0/7", "x/16",     "10.0.0.0/16x", "fd00::/64",
+                                        "10.0.0.0/-1"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct control c = {.set = &r->set, .mesh = r->c.mesh};
         r->set.service_cidr = cases[i];

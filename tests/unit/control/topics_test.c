@@ -2,11 +2,11 @@
 
 #include "wire/topic.h"
 
-#include <sys/resource.h>
 #include <signal.h>
+#include <sys/resource.h>
 
-#define SERVICE(name, port)                                                                        \
-    "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"" name                   \
+#define SERVICE(name, port)                                                                    \
+    "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"" name               \
     "\"},\"spec\":{\"ports\":[{\"port\":" port "}]}}"
 
 static struct topic *watch(struct rig *r, struct session *s, const char *name)
@@ -46,7 +46,8 @@ static void the_sum_tells_who_has_caught_up(void **state)
     struct topic *api = watch(r, s, "dst/default/api.default.svc.cluster.local:80");
     struct topic *trust = watch(r, s, "trust");
     assert_false(topics_is_caught_up(&r->c, s));
-    s->have = wire_topic_mix(trust->hash, trust->revision) + wire_topic_mix(api->hash, api->revision);
+    s->have =
+        wire_topic_mix(trust->hash, trust->revision) + wire_topic_mix(api->hash, api->revision);
     assert_true(topics_is_caught_up(&r->c, s));
     assert_int_equal(s->acked, r->c.settled);
     uint64_t acked = s->acked;

@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 struct rig {
@@ -56,15 +57,19 @@ static int teardown(void **state)
 static void payload(const char *ip, struct buf *out)
 {
     struct wire_endpoint e = {.ip = slice_str(ip), .port = 80, .weight = 10000};
-    struct wire_backend b = {.namespace = SLICE_LIT("default"), .name = SLICE_LIT("web"), .port = 80,
-                             .n_endpoints = 1, .endpoints = &e};
-    const struct wire_destination d = {.target = SLICE_LIT("web:80"), .kind = 1, .n_backends = 1,
-                                       .backends = &b};
+    struct wire_backend b = {.namespace = SLICE_LIT("default"),
+                             .name = SLICE_LIT("web"),
+                             .port = 80,
+                             .n_endpoints = 1,
+                             .endpoints = &e};
+    const struct wire_destination d = {
+        .target = SLICE_LIT("web:80"), .kind = 1, .n_backends = 1, .backends = &b};
     buf_init(out, WIRE_MESSAGE_MAX);
     assert_null(WIRE_ENCODE(destination, &d, out));
 }
 
-static struct view *view_with(struct rig *r, const char *topic, uint64_t revision, const char *ip)
+static struct view *view_with(struct rig *r, const char *topic, uint64_t revision,
+                              const char *ip)
 {
     struct view *v = NULL;
     struct buf b;
@@ -90,7 +95,8 @@ static void a_bad_payload_leaves_the_old_one(void **state)
     struct buf other;
     buf_init(&other, 0);
     assert_null(WIRE_ENCODE(trust, &trust, &other));
-    assert_non_null(view_take(&r->l, v, 4, buf_slice(&other))); /* well formed, of another topic */
+    assert_non_null(
+        view_take(&r->l, v, 4, buf_slice(&other))); /* well formed, of another topic */
     buf_done(&other);
     assert_int_equal(v->revision, 3);
     assert_null(view_take(&r->l, v, 4, buf_slice(&b)));
@@ -183,7 +189,8 @@ static void news_are_fetched_once(void **state)
     session_on_hint(&r->l, &h);
     session_on_hint(&r->l, &h);
     assert_int_equal(r->l.count.fetches, 1);
-    struct wire_topic_digest d[2] = {{.hash = v->hash, .revision = 4}, {.hash = 1, .revision = 9}};
+    struct wire_topic_digest d[2] = {{.hash = v->hash, .revision = 4},
+                                     {.hash = 1, .revision = 9}};
     const struct wire_digest digest = {.epoch = 7, .parts = 1, .n_topics = 2, .topics = d};
     session_on_digest(&r->l, &digest);
     assert_int_equal(r->l.count.fetches, 1); /* it is on its way */
@@ -348,7 +355,8 @@ static void tokens_are_read_strictly(void **state)
         {"weft1." ID ":" KEY, false},
         {" weft1." ID "." KEY, false},
         {"weft1.0123456789ABCDEF." KEY, false},
-        {"weft1." ID ".7707zd0a7318a57d3c16c17251b26645df4cdf5c0f66a8f8d3b9a2c1e0f00102", false},
+        {"weft1." ID ".7707zd0a7318a57d3c16c17251b26645df4cdf5c0f66a8f8d3b9a2c1e0f00102",
+         false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct wire_join join;

@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 static char dir[64], file[128];
@@ -44,12 +45,15 @@ static struct mesh *open_it(bool want_fresh)
 
 static void begin(struct mesh *m, int64_t at_ms)
 {
-    struct mesh_author who = {.author = SLICE_LIT("anna"), .reason = SLICE_LIT("test"),
-                              .at_ms = at_ms};
+    struct mesh_author who = {
+        .author = SLICE_LIT("anna"), .reason = SLICE_LIT("test"), .at_ms = at_ms};
     assert_null(mesh_begin(m, &who));
 }
 
-#define LIT(text) {(const uint8_t *)("" text), sizeof(text) - 1}
+#define LIT(text)                                                                              \
+    {                                                                                          \
+        (const uint8_t *)("" text), sizeof(text) - 1                                           \
+    }
 static const struct mesh_object route = {
     .kind = LIT("HTTPRoute"), .ns = LIT("default"), .name = LIT("r"), .json = LIT("{\"a\":1}")};
 
@@ -87,8 +91,10 @@ static void rows_keep_the_time_they_held(void **state)
     assert_null(mesh_commit(m));
     assert_int_equal(mesh_revision(m), 3);
     assert_int_equal(ask("SELECT count(*) FROM mesh_objects"), 0);
-    assert_int_equal(ask("SELECT json_extract(json,'$.v') FROM objects"
-                         " WHERE valid_from_rev<=2 AND (valid_to_rev IS NULL OR valid_to_rev>2)"), 2);
+    assert_int_equal(
+        ask("SELECT json_extract(json,'$.v') FROM objects"
+            " WHERE valid_from_rev<=2 AND (valid_to_rev IS NULL OR valid_to_rev>2)"),
+        2);
     assert_int_equal(ask("SELECT count(*) FROM mesh_changes WHERE author='anna'"), 3);
     assert_int_equal(ask("SELECT revision FROM mesh_changes WHERE change='created'"), 1);
     assert_int_equal(ask("SELECT revision FROM mesh_changes WHERE change='changed'"), 2);
@@ -112,22 +118,33 @@ static void every_table_takes_its_row(void **state)
 {
     (void)state;
     struct mesh *m = open_it(true);
-    struct mesh_service sv = {.ns = SLICE_LIT("d"), .name = SLICE_LIT("web"),
-                              .ip4 = SLICE_LIT("10.0.0.1"), .owner = SLICE_LIT("object"),
+    struct mesh_service sv = {.ns = SLICE_LIT("d"),
+                              .name = SLICE_LIT("web"),
+                              .ip4 = SLICE_LIT("10.0.0.1"),
+                              .owner = SLICE_LIT("object"),
                               .ports = SLICE_LIT("[]")};
-    struct mesh_endpoint ep = {.ns = sv.ns, .service = sv.name, .port = 80,
-                               .ip = SLICE_LIT("10.0.0.2"), .target_port = 8080,
-                               .source = SLICE_LIT("session"), .protocol = 2,
-                               .pod = SLICE_LIT("d/web-1"), .is_ready = true};
-    struct mesh_session se = {.ns = sv.ns, .pod = SLICE_LIT("web-1"), .incarnation = UINT64_MAX,
-                              .acked = 7, .is_serving = true, .serves = SLICE_LIT("web:80/2")};
+    struct mesh_endpoint ep = {.ns = sv.ns,
+                               .service = sv.name,
+                               .port = 80,
+                               .ip = SLICE_LIT("10.0.0.2"),
+                               .target_port = 8080,
+                               .source = SLICE_LIT("session"),
+                               .protocol = 2,
+                               .pod = SLICE_LIT("d/web-1"),
+                               .is_ready = true};
+    struct mesh_session se = {.ns = sv.ns,
+                              .pod = SLICE_LIT("web-1"),
+                              .incarnation = UINT64_MAX,
+                              .acked = 7,
+                              .is_serving = true,
+                              .serves = SLICE_LIT("web:80/2")};
     struct mesh_key key = {.public_key = SLICE_LIT("K1"), .ns = sv.ns, .pod = se.pod};
     struct mesh_feed_key feed = {.name = SLICE_LIT("grafana"), .public_key = SLICE_LIT("K2")};
-    struct mesh_token token = {.id = SLICE_LIT("00"), .public_key = SLICE_LIT("K3"),
-                               .expires_ms = 500};
+    struct mesh_token token = {
+        .id = SLICE_LIT("00"), .public_key = SLICE_LIT("K3"), .expires_ms = 500};
     struct mesh_certificate cert = {.ns = sv.ns, .pod = se.pod, .serial = SLICE_LIT("01")};
-    struct mesh_learned learned = {.ns = sv.ns, .workload = SLICE_LIT("web"), .port = 80,
-                                   .protocol = 2};
+    struct mesh_learned learned = {
+        .ns = sv.ns, .workload = SLICE_LIT("web"), .port = 80, .protocol = 2};
     bool was_there;
     for (int round = 0; round < 2; round++) {
         begin(m, 1000 + round);
@@ -147,7 +164,8 @@ static void every_table_takes_its_row(void **state)
     }
     assert_int_equal(mesh_revision(m), 2);
     assert_int_equal(ask("SELECT count(*) FROM mesh_services"), 1);
-    assert_int_equal(ask("SELECT count(*) FROM mesh_endpoints WHERE protocol='http2' AND ready"), 1);
+    assert_int_equal(
+        ask("SELECT count(*) FROM mesh_endpoints WHERE protocol='http2' AND ready"), 1);
     assert_int_equal(ask("SELECT acked_revision FROM mesh_sessions"), 9);
     assert_int_equal(ask("SELECT count(*) FROM mesh_certificates"), 2);
     assert_int_equal(ask("SELECT count(*) FROM mesh_certificates WHERE current"), 1);
@@ -177,7 +195,8 @@ static void every_table_takes_its_row(void **state)
     keys_close(&keys);
     assert_int_equal(ask("SELECT (SELECT count(*) FROM mesh_services)+"
                          "(SELECT count(*) FROM mesh_endpoints)+"
-                         "(SELECT count(*) FROM mesh_sessions)"), 0);
+                         "(SELECT count(*) FROM mesh_sessions)"),
+                     0);
     mesh_close(&m);
 }
 
@@ -361,8 +380,8 @@ static void a_full_disk_refuses_the_change(void **state)
     mesh_close(&m);
 }
 
-/* The journal decision of store.md: a reader in the middle of a long read neither stops a commit nor is
- * stopped by it. */
+/* The journal decision of store.md: a reader in the middle of a long read neither stops a
+ * commit nor is stopped by it. */
 static void a_reader_does_not_hold_up_the_writer(void **state)
 {
     (void)state;
@@ -371,8 +390,9 @@ static void a_reader_does_not_hold_up_the_writer(void **state)
     sqlite3_stmt *s;
     put(m, "{}", 1);
     assert_int_equal(sqlite3_open_v2(file, &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(reader, "SELECT * FROM mesh_changes,revisions", -1, &s, NULL),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(reader, "SELECT * FROM mesh_changes,revisions", -1, &s, NULL),
+        SQLITE_OK);
     assert_int_equal(sqlite3_step(s), SQLITE_ROW);
     for (int i = 0; i < 50; i++)
         put(m, "{\"n\":1}", 2 + i);
@@ -384,8 +404,8 @@ static void a_reader_does_not_hold_up_the_writer(void **state)
     mesh_close(&m);
 }
 
-/* `sqlite3 FILE` without -readonly that only reads: it is not the last connection, so that it must not
- * checkpoint when it ends (section 0, fact 11 of the hardening notes). */
+/* `sqlite3 FILE` without -readonly that only reads: it is not the last connection, so that it
+ * must not checkpoint when it ends (section 0, fact 11 of the hardening notes). */
 static void a_writable_shell_that_reads_never_checkpoints(void **state)
 {
     (void)state;
@@ -398,13 +418,15 @@ static void a_writable_shell_that_reads_never_checkpoints(void **state)
     assert_int_equal(stat(wal, &before), 0);
     assert_true(before.st_size > 0);
     assert_int_equal(sqlite3_open(file, &shell), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(shell, "SELECT * FROM mesh_changes", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(shell, "SELECT * FROM mesh_changes", NULL, NULL, NULL),
+                     SQLITE_OK);
     struct stat db_before, db_after;
     assert_int_equal(stat(file, &db_before), 0);
     sqlite3_close(shell);
     assert_int_equal(stat(wal, &after), 0);
     assert_int_equal(stat(file, &db_after), 0);
-    assert_true(after.st_size == before.st_size && db_after.st_mtim.tv_nsec == db_before.st_mtim.tv_nsec);
+    assert_true(after.st_size == before.st_size &&
+                db_after.st_mtim.tv_nsec == db_before.st_mtim.tv_nsec);
     mesh_close(&m);
 }
 
@@ -421,7 +443,8 @@ static void history_is_trimmed_in_bounded_steps(void **state)
         assert_true(++calls < 20);
     }
     assert_true(calls >= 5);
-    assert_int_equal(ask("SELECT count(*) FROM objects"), 11); /* 10 that ended later, 1 current */
+    assert_int_equal(ask("SELECT count(*) FROM objects"),
+                     11); /* 10 that ended later, 1 current */
     assert_int_equal(ask("SELECT max(revision) FROM revisions"), 30);
     assert_int_equal(mesh_revision(m), 30);
     mesh_close(&m);

@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 static char dir[64];
@@ -20,11 +21,13 @@ static int setup(void **state)
     bool fresh;
     store_dir_make(dir);
     struct mesh_author who = {.author = SLICE_LIT("a")};
-    struct mesh_object o = {.kind = SLICE_LIT("Service"), .ns = SLICE_LIT("default"),
-                            .name = SLICE_LIT("web"), .json = SLICE_LIT("{}")};
-    return mesh_open(dir, &mesh, &fresh) != OK || telemetry_open(dir, &telemetry, &fresh) != OK ||
-           mesh_begin(mesh, &who) != OK || mesh_put_object(mesh, &o) != OK ||
-           mesh_commit(mesh) != OK;
+    struct mesh_object o = {.kind = SLICE_LIT("Service"),
+                            .ns = SLICE_LIT("default"),
+                            .name = SLICE_LIT("web"),
+                            .json = SLICE_LIT("{}")};
+    return mesh_open(dir, &mesh, &fresh) != OK ||
+           telemetry_open(dir, &telemetry, &fresh) != OK || mesh_begin(mesh, &who) != OK ||
+           mesh_put_object(mesh, &o) != OK || mesh_commit(mesh) != OK;
 }
 
 static int teardown(void **state)
@@ -47,8 +50,12 @@ static bool count_row(void *arg, int n, const struct store_cell *cells)
 static err_t ask(const char *sql, uint64_t max_rows, int *rows, bool *truncated, char why[300])
 {
     *rows = 0;
-    struct store_query q = {.state_dir = dir, .sql = sql, .time_ms = 300, .max_rows = max_rows,
-                            .on_row = count_row, .arg = rows};
+    struct store_query q = {.state_dir = dir,
+                            .sql = sql,
+                            .time_ms = 300,
+                            .max_rows = max_rows,
+                            .on_row = count_row,
+                            .arg = rows};
     return store_query_readonly(&q, truncated, why);
 }
 
@@ -64,7 +71,8 @@ static void what_may_be_asked(void **state)
         {"SELECT * FROM mesh_objects;  ", OK, 1},
         {"SELECT * FROM mesh_edges", OK, 0},
         {"SELECT * FROM telemetry.mesh_golden, mesh_objects", OK, 0},
-        {"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<5) SELECT * FROM c",
+        {"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<5) SELECT * "
+         "FROM c",
          OK, 5},
         {"PRAGMA table_info(mesh_objects)", OK, 8},
         {"SELECT 1; SELECT 2", ERR_OF(STORE_QUERY), 0},
@@ -110,7 +118,8 @@ static void rows_are_limited(void **state)
     char why[300];
     bool truncated;
     int rows;
-    const char *sql = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c) SELECT * FROM c";
+    const char *sql =
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c) SELECT * FROM c";
     assert_null(ask(sql, 10, &rows, &truncated, why));
     assert_int_equal(rows, 10);
     assert_true(truncated);

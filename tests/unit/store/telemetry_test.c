@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 static char dir[64];
@@ -80,15 +81,19 @@ static void rollups_add_up(void **state)
     add(t, 1005000, &a);
     add(t, 1012000, &b);
     assert_int_equal((int)ask("SELECT count(*) FROM mesh_edges WHERE width_s=10"), 2);
-    assert_int_equal((int)ask("SELECT requests FROM mesh_edges WHERE width_s=10 AND source='web'"), 20);
+    assert_int_equal(
+        (int)ask("SELECT requests FROM mesh_edges WHERE width_s=10 AND source='web'"), 20);
     assert_int_equal((int)ask("SELECT count(*) FROM mesh_golden WHERE width_s=60"), 1);
     assert_int_equal((int)ask("SELECT sum(requests) FROM mesh_golden WHERE width_s=3600"), 30);
-    assert_float_equal(ask("SELECT success_rate FROM mesh_golden WHERE width_s=60"), 23.0 / 30, 1e-9);
+    assert_float_equal(ask("SELECT success_rate FROM mesh_golden WHERE width_s=60"), 23.0 / 30,
+                       1e-9);
     double p50 = ask("SELECT p50_ms FROM mesh_golden WHERE width_s=60");
     assert_true(p50 > 5 && p50 <= 10);
     assert_float_equal(ask("SELECT p99_ms FROM mesh_golden WHERE width_s=60"), 50000, 1e-9);
-    assert_int_equal((int)ask("SELECT value FROM mesh_golden, json_each(latency) WHERE width_s=3600"
-                              " AND key=25"), 7);
+    assert_int_equal(
+        (int)ask("SELECT value FROM mesh_golden, json_each(latency) WHERE width_s=3600"
+                 " AND key=25"),
+        7);
     telemetry_close(&t);
 }
 
@@ -143,8 +148,11 @@ static void every_last_value_comes_back(void **state)
     for (int i = 0; i < 50; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "s%d", i);
-        struct telemetry_last last = {.pod = SLICE_LIT("d/p"), .series = slice_str(name),
-                                      .at_ms = i, .values = values, .n_values = 3};
+        struct telemetry_last last = {.pod = SLICE_LIT("d/p"),
+                                      .series = slice_str(name),
+                                      .at_ms = i,
+                                      .values = values,
+                                      .n_values = 3};
         assert_null(telemetry_put_last(t, &last));
     }
     assert_null(telemetry_commit(t));
@@ -158,8 +166,10 @@ static void old_rows_go_in_bounded_steps(void **state)
 {
     (void)state;
     struct telemetry *t = open_it();
-    struct telemetry_keep keep = {.rollup_10s_ms = 60000, .rollup_1m_ms = 600000,
-                                  .rollup_1h_ms = 86400000, .events_ms = 1000};
+    struct telemetry_keep keep = {.rollup_10s_ms = 60000,
+                                  .rollup_1m_ms = 600000,
+                                  .rollup_1h_ms = 86400000,
+                                  .events_ms = 1000};
     for (int i = 0; i < 40; i++) {
         struct telemetry_edge a = edge("web", "api", 1, 0);
         add(t, 100000000 + i * 10000, &a);
@@ -180,8 +190,10 @@ static void a_full_table_drops_its_oldest(void **state)
 {
     (void)state;
     struct telemetry *t = open_it();
-    struct telemetry_keep keep = {.rollup_10s_ms = INT64_MAX / 2, .rollup_1m_ms = INT64_MAX / 2,
-                                  .rollup_1h_ms = INT64_MAX / 2, .max_rollup_rows = 100,
+    struct telemetry_keep keep = {.rollup_10s_ms = INT64_MAX / 2,
+                                  .rollup_1m_ms = INT64_MAX / 2,
+                                  .rollup_1h_ms = INT64_MAX / 2,
+                                  .max_rollup_rows = 100,
                                   .max_event_rows = 100};
     bool left;
     assert_null(telemetry_trim(t, 0, &keep, 10, &left));
@@ -218,8 +230,8 @@ static void pods_keep_their_first_time_within_an_incarnation(void **state)
 {
     (void)state;
     struct telemetry *t = open_it();
-    struct telemetry_pod p = {.pod = SLICE_LIT("d/p"), .incarnation = 1, .at_ms = 10000,
-                              .pss_kib = UINT64_MAX};
+    struct telemetry_pod p = {
+        .pod = SLICE_LIT("d/p"), .incarnation = 1, .at_ms = 10000, .pss_kib = UINT64_MAX};
     for (int i = 0; i < 2; i++, p.at_ms += 5000) {
         assert_null(telemetry_begin(t));
         assert_null(telemetry_put_pod(t, &p));
@@ -253,8 +265,8 @@ static void buckets_are_found_by_their_bound(void **state)
     static const struct {
         uint64_t le;
         int want;
-    } cases[] = {{1, 0}, {5, 4}, {10, 5}, {50000, 24}, {UINT32_MAX, 25}, {UINT64_MAX, 25},
-                 {0, -1}, {6, -1}, {50001, -1}};
+    } cases[] = {{1, 0},           {5, 4},  {10, 5}, {50000, 24}, {UINT32_MAX, 25},
+                 {UINT64_MAX, 25}, {0, -1}, {6, -1}, {50001, -1}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(telemetry_bucket_of(cases[i].le), cases[i].want);
 }
