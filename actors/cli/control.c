@@ -139,7 +139,7 @@ static err_t control_late(const struct mesh *m, const char *what, struct trouble
 err_t control_wait(const struct mesh *m, uint64_t wait_ms, void (*progress)(const char *what),
                    struct trouble *why)
 {
-    uint64_t end = control_now_ms() + wait_ms, told = 0;
+    uint64_t told = control_now_ms(), end = told + wait_ms;
     struct client *c = NULL;
     struct proc_id supervisor;
     err_t e = OK;

@@ -201,7 +201,7 @@ def test_up_tidies_what_a_crash_left(stood):
 def test_up_ended_half_way_leaves_nothing(stood):
     stood.env["WEFT_STAND_IN"] = "no-answer"
     done = stood.weft("up", "--state", stood.state_dir, "--net", stood.net, "--bridge", stood.bridge,
-                      "--timeout", "500ms", check=False)
+                      "--timeout", "3s", check=False)
     assert done.returncode == 3 and "weft-broker" in done.stderr
     assert not stood.leftovers()
 
