@@ -72,11 +72,16 @@ void front_closed(struct front *f)
 static void front_count(struct front *f, const struct backend *be)
 {
     struct tcp_labels l = {.direction = f->direction, .is_src = true, .target = f->dst_text, .is_tls = f->is_tls,
-                           .client_id = f->client_id != NULL ? f->client_id : "", .server_id = "", .pod = ""};
+                           .client_id = f->client_id != NULL ? f->client_id : "", .server_id = "",
+                           .dst_namespace = "", .dst_service = "", .pod = ""};
 
     if (f->direction == DIRECTION_OUTBOUND) {
         l.no_tls_reason = "loopback"; /* the application and its proxy share a network namespace */
-        l.backend = be;
+        if (be != NULL && be->namespace[0] != 0) {
+            l.dst_namespace = be->namespace;
+            l.dst_service = be->name;
+            l.dst_port = be->port;
+        }
     } else {
         l.no_tls_reason = "no_tls_from_remote";
         l.srv_port = f->port;

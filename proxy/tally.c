@@ -344,10 +344,9 @@ static void watch_count(struct tcp_watch *w)
 
 void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c, const struct tcp_labels *l)
 {
-    const struct backend *be = l->backend != NULL && l->backend->namespace[0] != 0 ? l->backend : NULL;
     char dst_port[8], srv_port[8];
 
-    (void)snprintf(dst_port, sizeof(dst_port), "%u", be != NULL ? be->port : 0u);
+    (void)snprintf(dst_port, sizeof(dst_port), "%u", l->dst_port);
     (void)snprintf(srv_port, sizeof(srv_port), "%u", l->srv_port);
     const struct series_label labels[] = {
         {"direction", slice_str(direction_name(l->direction))},
@@ -357,9 +356,9 @@ void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c
         {"no_tls_reason", slice_str(l->is_tls ? "" : l->no_tls_reason)},
         {"client_id", slice_str(l->client_id)},
         {"server_id", slice_str(l->server_id)},
-        {"dst_namespace", slice_str(be != NULL ? be->namespace : "")},
-        {"dst_service", slice_str(be != NULL ? be->name : "")},
-        {"dst_port", slice_str(be != NULL ? dst_port : "")},
+        {"dst_namespace", slice_str(l->dst_namespace)},
+        {"dst_service", slice_str(l->dst_service)},
+        {"dst_port", slice_str(l->dst_service[0] != 0 ? dst_port : "")},
         {"dst_pod", slice_str(l->pod)},
         {"srv_port", slice_str(l->srv_port != 0 ? srv_port : "")},
     };

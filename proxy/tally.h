@@ -81,7 +81,8 @@ struct tcp_labels {
     bool is_tls;
     const char *no_tls_reason;
     const char *client_id, *server_id;
-    const struct backend *backend; /* may be NULL */
+    const char *dst_namespace, *dst_service; /* "" none */
+    uint16_t dst_port;
     const char *pod;
     uint16_t srv_port;
 };

@@ -156,6 +156,9 @@ static void on_dialled(void *arg, struct endpoint *ep, struct conn *c)
                            .no_tls_reason = ep->is_inbound ? "loopback" : "not_provided_by_service_discovery",
                            .client_id = "",
                            .server_id = ep->identity,
+                           .dst_namespace = ep->service_namespace,
+                           .dst_service = ep->service,
+                           .dst_port = ep->service_port,
                            .pod = ep->pod,
                            .srv_port = ep->is_inbound ? ep->port : 0};
 

@@ -44,8 +44,14 @@ static err_t backend_fill(struct backend *be, const struct backend_spec *spec)
         }
         if (spec->is_local != NULL && spec->is_local(spec->arg, &es.address))
             es.identity = SLICE_LIT("");
-        if (endpoint_get(be->balance, &es, &set[n]) == OK)
-            n++;
+        if (endpoint_get(be->balance, &es, &set[n]) != OK)
+            continue;
+        if (set[n]->service[0] == 0 && be->namespace[0] != 0) {
+            memcpy(set[n]->service_namespace, be->namespace, sizeof(be->namespace));
+            memcpy(set[n]->service, be->name, sizeof(be->name));
+            set[n]->service_port = be->port;
+        }
+        n++;
     }
     backend_swap_set(be, set, n);
     return OK;

@@ -83,6 +83,9 @@ struct endpoint {
     char text[56];            /* "ip:port" of the application, for labels and answers */
     char identity[254];       /* "": plain text */
     char pod[254];            /* "NS/POD" or "" */
+    /* The service it was first seen behind, for counting connections (they are shared by all): "" none. */
+    char service_namespace[64], service[254];
+    uint16_t service_port;
     bool is_inbound;          /* our own application: no backoff, other connect timeout */
     uint32_t weight;
     struct list tallies;      /* the counting room's */

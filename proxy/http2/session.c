@@ -150,7 +150,10 @@ static void session_free(struct h2_session *x)
     (void)event_del(&x->flush);
     timer_stop(&x->tick);
     h2_stream_free_spares(x);
-    nghttp2_session_del(x->ng);
+    /* nghttp2 1.52 aborts in its destructor when an allocation has failed while it made a frame. What it holds
+     * is then given up instead: the process and its other connections live. */
+    if (!x->is_broken)
+        nghttp2_session_del(x->ng);
     x->magic = 0;
     free(x);
 }
@@ -165,6 +168,7 @@ static bool hand_over(struct h2_session *x)
         if (n == 0 || x->is_gone)
             break;
         if (n < 0) {
+            x->is_broken = n == NGHTTP2_ERR_NOMEM;
             conn_close(x->conn, n == NGHTTP2_ERR_NOMEM ? CLOSE_LIMIT : CLOSE_INTERNAL);
             return false;
         }
@@ -251,13 +255,16 @@ static size_t next_piece(struct h2_session *x, slice_t in)
     return n + in.n;
 }
 
-static void end_for(struct conn *c, ssize_t error)
+static void end_for(struct h2_session *x, ssize_t error)
 {
+    struct conn *c = x->conn;
+
     switch (error) {
     case NGHTTP2_ERR_FLOODED:
         conn_close_gently(c, CLOSE_FLOOD);
         break;
     case NGHTTP2_ERR_NOMEM:
+        x->is_broken = true;
         conn_close_gently(c, CLOSE_LIMIT);
         break;
     default: /* the preface was wrong, or a block could not be decoded */
@@ -278,7 +285,7 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
         ssize_t n = piece > 0 ? nghttp2_session_mem_recv(x->ng, in.p, piece) : 0;
 
         if (n < 0 && !x->is_terminating && !conn_is_closing(c))
-            end_for(c, n);
+            end_for(x, n);
         in = slice_skip(in, piece);
     }
     if (conn_is_closing(c))

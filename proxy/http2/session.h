@@ -80,6 +80,7 @@ struct h2_session {
     bool is_dirty;              /* the flush event is active */
     bool is_gone;               /* on_closed has begun */
     bool is_terminating;        /* GOAWAY with an error is queued; input is dropped */
+    bool is_broken;             /* the library ran out of memory half-way */
     bool has_said_bye;          /* client: the last GOAWAY is queued */
     unsigned depth;             /* flush on the stack: the memory must stay */
     struct { /* our own look at frame headers: the library keeps those it ignores to itself */
