@@ -104,6 +104,11 @@ void asks_free(struct asks **ap)
     *ap = NULL;
 }
 
+bool asks_is_linked(const struct asks *a)
+{
+    return a->is_linked;
+}
+
 err_t asks_ask(struct asks *a, struct ask *ask, struct wire_retry_ask *q)
 {
     if (a->retry == NULL || !a->is_linked)

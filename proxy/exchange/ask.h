@@ -22,6 +22,7 @@ struct ask {
 /* endpoint NULL: there is no weft-retry; every question is refused. */
 MUST_USE err_t asks_new(struct event_base *base, const char *endpoint, struct asks **out);
 void asks_free(struct asks **a);
+bool asks_is_linked(const struct asks *a);
 
 /* Sends the question (`q->id` is filled in). OK: go or stop comes from the loop, once, unless cancelled.
  * PEER_GONE, QUEUE_FULL: weft-retry is away or slow: no retry. */

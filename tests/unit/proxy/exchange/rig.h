@@ -9,6 +9,7 @@
 #include "model/route.h"
 #include "proxy/balance/balance.h"
 #include "proxy/discover/discover.h"
+#include "proxy/exchange/ask.h"
 #include "proxy/front.h"
 #include "proxy/worker.h"
 #include "wire/wire.h"
@@ -297,7 +298,7 @@ static inline void rig_up(struct rig *r, struct event_base *base, const char *ta
     assert_true(worker_new(&wc, &r->worker) == OK);
     r->port = rig_bind(&r->listen_fd);
     assert_true(worker_listen(r->worker, r->listen_fd, DIRECTION_OUTBOUND) == OK);
-    rig_until(r, discover_is_linked(r->worker->discover));
+    rig_until(r, discover_is_linked(r->worker->discover) && asks_is_linked(r->worker->asks));
 }
 
 static inline void rig_down(struct rig *r)
