@@ -108,6 +108,15 @@ static int refuse_new(struct h2_session *x, int32_t id)
     return on_verdict(x, v) != 0 ? STOP : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
+/* Streams of one connection belong to unrelated requests: they take turns, whatever the peer wishes (H2-07).
+ * The library's default would send one answer after the other. */
+static void share_fairly(struct h2_session *x, int32_t id)
+{
+    const nghttp2_extpri turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
+
+    (void)nghttp2_session_change_extpri_stream_priority(x->ng, id, &turns, 1); /* or it stays as it is */
+}
+
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
@@ -135,6 +144,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
         h2_stream_let_go(st);
         return STOP;
     }
+    share_fairly(x, st->id);
     return begin_block(x, st);
 }
 

@@ -421,9 +421,9 @@ static int say_settings(struct h2_session *x)
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, x->limits.head_max},
         {x->is_server ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
          x->is_server ? x->limits.streams_max : 0},
-        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1}, /* server: see share_fairly in receive.c */
     };
-    int rv = nghttp2_submit_settings(x->ng, NGHTTP2_FLAG_NONE, s, 4);
+    int rv = nghttp2_submit_settings(x->ng, NGHTTP2_FLAG_NONE, s, x->is_server ? 4 : 3);
 
     return rv != 0 ? rv
                    : nghttp2_session_set_local_window_size(x->ng, NGHTTP2_FLAG_NONE, 0,

@@ -227,6 +227,44 @@ static void many_streams_at_once(void **state)
     duo_done(&d);
 }
 
+/* A small answer does not wait for the end of a large one, nor a small request for a large one. */
+static void streams_take_turns(void **state)
+{
+    static char big[STREAM_WINDOW];
+    struct stream *front[2], *back[2];
+    struct duo d;
+    struct head h;
+    slice_t got;
+
+    (void)state;
+    memset(big, 'a', sizeof(big));
+    duo_start(&d);
+    d.f.is_crowd = d.b.is_crowd = true;
+    for (int i = 0; i < 2; i++) {
+        back[i] = ask(&d, "POST", "/", false);
+        run(&d);
+        front[i] = d.f.s;
+    }
+    head_init(&h);
+    h.status = 200;
+    for (int i = 0; i < 2; i++) {
+        back[i]->ops->send_body(back[i], i == 0 ? slice(big, sizeof(big)) : SLICE_LIT("b"), true);
+        front[i]->ops->send_head(front[i], &h, false);
+        front[i]->ops->send_body(front[i], i == 0 ? slice(big, sizeof(big)) : SLICE_LIT("b"), true);
+    }
+    run(&d);
+    for (int i = 0; i < 2; i++) {
+        got = buf_slice(i == 0 ? &d.f.body : &d.b.body);
+        assert_int_equal(got.n, sizeof(big) + 1);
+        assert_true((const uint8_t *)memchr(got.p, 'b', got.n) - got.p < 64 * 1024);
+    }
+    for (int i = 0; i < 2; i++) {
+        front[i]->ops->release(front[i]);
+        back[i]->ops->release(back[i]);
+    }
+    duo_done(&d);
+}
+
 struct reset_case {
     bool by_front;
     enum stream_error why;
@@ -563,6 +601,7 @@ int main(void)
         cmocka_unit_test(release_before_the_answer_left),
         cmocka_unit_test(windows_hold_back_who_gets_no_credit),
         cmocka_unit_test(many_streams_at_once),
+        cmocka_unit_test(streams_take_turns),
         cmocka_unit_test(resets_say_why),
         cmocka_unit_test(an_early_answer_ends_the_request),
         cmocka_unit_test(connect_is_a_tunnel),
