@@ -189,9 +189,21 @@ static void say_hello(struct link *l)
                                      .wall_ms = (int64_t)clock_wall_ms(),
                                      .processes = 5};
     err_t e = LINK_SEND(l->broker, nobody, hello, &hello);
+    l->said_serving = hello.is_serving;
     if (e != OK)
         log_warn("hello not sent", "error=%s", e->name);
     l->next_try_ms = clock_now_ms() + WELCOME_MS;
+}
+
+/* Tells the broker what has changed since it was told last: before the welcome nothing, the welcome
+ * comes here again (a hello that is on its way says what was true when it was sent). */
+static void say_serving(struct link *l)
+{
+    const struct wire_serving out = {.is_serving = l->is_serving && !l->is_draining};
+    if (l->state < LINK_SYNC || out.is_serving == l->said_serving)
+        return;
+    l->said_serving = out.is_serving;
+    LINK_TELL(l->broker, nobody, serving, &out);
 }
 
 /* One message of at most WATCH_LIST topics of the wanted sort. */
@@ -346,6 +358,7 @@ static void on_welcome(void *arg, const struct wire_call *call)
     HASH_ITER(hh, l->views, v, next)
     v->is_fresh = false;
     enter(l, LINK_SYNC);
+    say_serving(l);
     send_watches(l);
 }
 
@@ -672,9 +685,7 @@ void session_serving(struct link *l, bool is_serving)
     l->is_serving = is_serving;
     l->is_snapshot_dirty = true;
     snapshot_save(l, true);
-    const struct wire_serving out = {.is_serving = is_serving && !l->is_draining};
-    if (l->state >= LINK_SYNC)
-        LINK_TELL(l->broker, nobody, serving, &out); /* else the next hello says it */
+    say_serving(l);
 }
 
 static void on_drained(void *arg)
@@ -696,10 +707,8 @@ static void say_bye(void *arg)
 
 void session_drain(struct link *l, uint64_t ms)
 {
-    const struct wire_serving out = {.is_serving = false};
     l->is_draining = true;
-    if (l->state >= LINK_SYNC)
-        LINK_TELL(l->broker, nobody, serving, &out);
+    say_serving(l);
     /* Between the two the others hear that this pod is leaving. */
     timer_init(&l->drained, l->base, say_bye, l);
     timer_once(&l->drained, ms < 2 * BYE_MS ? 0 : BYE_MS);

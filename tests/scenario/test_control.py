@@ -407,6 +407,11 @@ class FakeBroker:
     def send(self, to, *fields):
         self.router.send_multipart([to, pack(*fields)])
 
+    def welcome(self):
+        who, f = self.hello
+        self.send(who, 0x402, 1, f[0], self.epoch, 1, "id", int(time.time() * 1000), 2000, not self.has_joined)
+        self.has_joined = True
+
     def pump(self, seconds, stop=lambda code, f: False, hello=True):
         """Answers for a while; True as soon as stop() says so."""
         end = time.monotonic() + seconds
@@ -416,10 +421,10 @@ class FakeBroker:
             who, body = self.router.recv_multipart()
             m = msgpack.unpackb(body)
             code, f = m[0], m[2:]
-            if code == HELLO and hello:
-                self.send(who, 0x402, 1, f[0], self.epoch, 1, "id", int(time.time() * 1000), 2000,
-                          not self.has_joined)
-                self.has_joined = True
+            if code == HELLO:
+                self.hello = who, f
+                if hello:
+                    self.welcome()
             if code in (WATCH, FETCH):
                 for topic, _ in f[0]:
                     revision, payload = self.topics.setdefault(topic, (1, self.default(topic)))
@@ -514,6 +519,24 @@ def test_an_epoch_in_a_digest_begins_anew(fake):
     f.digest()
     assert f.pump(5, lambda code, m: code == HELLO)
     assert f.pump(5, lambda code, m: code == WATCH and all(r == 0 for _, r in m[0]))
+
+
+def test_what_is_said_during_the_hello_is_told_after_it(fake):
+    """The proxy is ready between hello and welcome: the hello said no, nobody would ever say yes."""
+    f, a = fake.fake, fake.peers[-1]
+    until(lambda: f.pump(0.1) or fake.is_live("a-1"))
+    f.epoch = 1234
+    f.digest()
+    assert f.pump(5, lambda code, m: code == HELLO, hello=False)
+    assert f.hello[1][12] is False, f.hello
+    a.send(SERVING, True)
+    # Answered in order: the link has heard the one when it answers the other.
+    a.resolve("not a target")
+    assert a.expect(UNRESOLVED)[1] == "not a target"
+    f.welcome()
+    assert f.pump(5, lambda code, m: code == SERVING and m == [True])
+    a.send(SERVING, True)
+    assert not f.pump(0.5, lambda code, m: code == SERVING), "said once"
 
 
 def test_a_silent_feed_is_opened_anew(fake):
