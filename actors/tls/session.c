@@ -9,6 +9,9 @@
 #include "tls/session.h"
 
 #include "tls/tls_err.h"
+#include "tls/verified.h"
+
+#include "kit/clock.h"
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -24,12 +27,15 @@ static const char *const group_lists[] = {"X25519MLKEM768:X25519:P-256:P-384",
                                           "X25519:P-256:P-384"};
 
 struct tls_context {
+    unsigned users; /* the maker and every session: the library's callbacks point into it */
     SSL_CTX *server, *client;
+    struct verified *clients, *servers; /* verified lately, by what they were */
     char identity[IDENTITY_MAX + 1];
     const char *groups;
 };
 
 struct session {
+    struct tls_context *context; /* counted */
     SSL *ssl;
     BIO *in, *out; /* owned by ssl */
     bool is_client;
@@ -114,32 +120,49 @@ static bool read_end(X509 *cert, int64_t *out)
     return true;
 }
 
-/* The chain first, then the identity: both inside the handshake, so that the peer hears of it
- * by an alert. */
+/* The whole of it: chain, then identity. */
+static bool verify_fully(struct session *s, X509_STORE_CTX *ctx, X509 *leaf,
+                         struct verified_peer *out)
+{
+    int error;
+
+    if (X509_verify_cert(ctx) != 1) {
+        error = X509_STORE_CTX_get_error(ctx);
+        note(s, code_of_verify(error), X509_verify_cert_error_string(error));
+        return false;
+    }
+    if (identity_of(leaf, out->identity) != OK || !read_end(leaf, &out->not_after_ms)) {
+        note(s, "WRONG_IDENTITY", "the peer's certificate does not carry exactly one identity");
+        X509_STORE_CTX_set_error(ctx, X509_V_ERR_CERT_REJECTED); /* leaves as bad_certificate */
+        return false;
+    }
+    return true;
+}
+
+/* Inside the handshake, so that the peer hears of a refusal by an alert. `arg` is the side's
+ * table of verified leaves; who may be whom is judged each time. */
 static int on_verify(X509_STORE_CTX *ctx, void *arg)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
     struct session *s = session_of(ssl);
     X509 *leaf = X509_STORE_CTX_get0_cert(ctx);
-    int error;
+    int64_t now = (int64_t)clock_wall_ms();
+    struct verified_peer peer;
 
-    (void)arg;
-    if (X509_verify_cert(ctx) != 1) {
-        error = X509_STORE_CTX_get_error(ctx);
-        note(s, code_of_verify(error), X509_verify_cert_error_string(error));
+    if (!verified_find(arg, leaf, now, &peer)) {
+        if (!verify_fully(s, ctx, leaf, &peer))
+            return 0;
+        verified_add(arg, leaf, X509_STORE_CTX_get0_chain(ctx), now, &peer);
+    }
+    if (s->is_client && strcmp(peer.identity, s->identity) != 0) {
+        (void)snprintf(s->why, sizeof(s->why), "the server is %.120s", peer.identity);
+        s->code = "WRONG_IDENTITY";
+        X509_STORE_CTX_set_error(ctx, X509_V_ERR_CERT_REJECTED);
         return 0;
     }
-    if (identity_of(leaf, s->peer) != OK || !read_end(leaf, &s->peer_not_after_ms)) {
-        note(s, "WRONG_IDENTITY", "the peer's certificate does not carry exactly one identity");
-    } else if (s->is_client && strcmp(s->peer, s->identity) != 0) {
-        (void)snprintf(s->why, sizeof(s->why), "the server is %.120s", s->peer);
-        s->code = "WRONG_IDENTITY";
-    } else {
-        return 1;
-    }
-    s->peer[0] = '\0';
-    X509_STORE_CTX_set_error(ctx, X509_V_ERR_CERT_REJECTED); /* leaves as bad_certificate */
-    return 0;
+    memcpy(s->peer, peer.identity, sizeof(s->peer));
+    s->peer_not_after_ms = peer.not_after_ms;
+    return 1;
 }
 
 /* Only a handshake for our own name is ours to make; anything else was not meant for the mesh.
@@ -198,7 +221,7 @@ static SSL_CTX *make_side(struct tls_context *c, const struct credential *cred,
     }
     SSL_CTX_set1_cert_store(ctx, anchors);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    SSL_CTX_set_cert_verify_callback(ctx, on_verify, NULL);
+    SSL_CTX_set_cert_verify_callback(ctx, on_verify, is_client ? c->servers : c->clients);
     SSL_CTX_set_verify_depth(ctx, 3);
     SSL_CTX_set_max_cert_list(ctx, SESSION_BYTES_MAX);
     SSL_CTX_set_security_level(ctx, 2);
@@ -222,7 +245,10 @@ err_t tls_context_make(const struct credential *cred, X509_STORE *anchors, const
 
     if (c == NULL)
         return ERR_OF(NOMEM);
+    c->users = 1;
     (void)snprintf(c->identity, sizeof(c->identity), "%s", identity);
+    c->clients = verified_new(); /* NULL does no harm */
+    c->servers = verified_new();
     c->server = make_side(c, cred, anchors, false);
     c->client = make_side(c, cred, anchors, true);
     ERR_clear_error(); /* of the groups this OpenSSL does not know */
@@ -238,12 +264,20 @@ void tls_context_free(struct tls_context **cp)
 {
     struct tls_context *c = *cp;
 
-    if (c == NULL)
+    *cp = NULL;
+    if (c == NULL || --c->users > 0)
         return;
     SSL_CTX_free(c->server);
     SSL_CTX_free(c->client);
+    verified_free(&c->clients);
+    verified_free(&c->servers);
     free(c);
-    *cp = NULL;
+}
+
+uint64_t tls_context_hits(const struct tls_context *c)
+{
+    return (c->clients != NULL ? verified_hits(c->clients) : 0) +
+           (c->servers != NULL ? verified_hits(c->servers) : 0);
 }
 
 const char *tls_context_groups(const struct tls_context *c)
@@ -287,6 +321,8 @@ err_t session_new(struct tls_context *c, const struct session_conf *conf, struct
 
     if (s == NULL)
         return ERR_OF(NOMEM);
+    s->context = c;
+    c->users++;
     s->is_client = conf->is_client;
     (void)snprintf(s->identity, sizeof(s->identity), "%s",
                    conf->is_client ? conf->server_name : c->identity);
@@ -307,6 +343,7 @@ void session_free(struct session **sp)
     if (s == NULL)
         return;
     SSL_free(s->ssl);
+    tls_context_free(&s->context);
     OPENSSL_cleanse(s, sizeof(*s));
     free(s);
     *sp = NULL;

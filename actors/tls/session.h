@@ -28,9 +28,12 @@ struct session;
  * TLS_LIBRARY | NOMEM. */
 MUST_USE err_t tls_context_make(const struct credential *cred, X509_STORE *anchors,
                                 const char *identity, struct tls_context **out);
+/* Gives it up; it goes when the last session made from it is freed. */
 void tls_context_free(struct tls_context **c);
 /* "X25519MLKEM768:X25519:P-256:P-384" or what this OpenSSL knows of it. */
 const char *tls_context_groups(const struct tls_context *c);
+/* Peers whose certificate was verified a short while ago and needed no second time. */
+uint64_t tls_context_hits(const struct tls_context *c);
 
 struct session_conf {
     bool is_client;

@@ -2,6 +2,9 @@
  * last flight, refusals; credentials and identities. */
 #include "tls/session.h"
 #include "tls/tls_err.h"
+#include "tls/verified.h"
+
+#include "kit/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -194,6 +197,97 @@ static void one_byte_at_a_time(void **state)
     pair_done(&p);
 }
 
+/* Handshakes by one client: how often its certificate was known. */
+static void shake(struct tls_context *server, struct tls_context *client)
+{
+    struct pair p;
+
+    pair_init(&p, server, client, WEB, true);
+    run_until_finished(&p);
+    assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client), STEP_DONE);
+    pair_done(&p);
+}
+
+static void verified_once(void **state)
+{
+    struct rig *r = *state;
+    struct tls_context *other = context_of(r, CLIENT);
+    uint64_t now = (uint64_t)time(NULL) * 1000;
+
+    clock_test_freeze(1000, now);
+    for (int i = 0; i < 3; i++)
+        shake(r->web, r->client);
+    assert_int_equal(tls_context_hits(r->web), 2);
+    assert_int_equal(tls_context_hits(r->client), 2);
+    shake(r->web, other); /* the same identity, another certificate */
+    assert_int_equal(tls_context_hits(r->web), 2);
+    clock_test_advance(VERIFIED_MS - 1);
+    shake(r->web, r->client);
+    assert_int_equal(tls_context_hits(r->web), 3);
+    clock_test_advance(2);
+    shake(r->web, r->client);
+    assert_int_equal(tls_context_hits(r->web), 3); /* too long ago: again in full */
+    clock_test_freeze(1000, now - 3600000);
+    shake(r->web, r->client);
+    assert_int_equal(tls_context_hits(r->web),
+                     3); /* before it was made: the clock was set back */
+    tls_context_free(&other);
+    clock_test_thaw();
+}
+
+/* Behind the end of the certificate nothing is found, however fresh the entry. */
+static void verified_ends_with_the_certificate(void **state)
+{
+    struct rig *r = *state;
+    struct verified *v = verified_new();
+    struct verified_peer peer = {.identity = "x"}, got;
+    STACK_OF(X509) *chain = sk_X509_new_null();
+    X509 *leaf = pki_issue(&r->ca, r->ca.key, "DNS:" WEB, -10, 20);
+    int64_t now = (int64_t)time(NULL) * 1000;
+
+    assert_non_null(v);
+    assert_true(sk_X509_push(chain, leaf) > 0 && sk_X509_push(chain, r->ca.cert) > 0);
+    verified_add(v, leaf, chain, now, &peer);
+    assert_true(verified_find(v, leaf, now, &got));
+    assert_true(verified_find(v, leaf, now + 18000, &got));
+    assert_false(verified_find(v, leaf, now + 21000, &got));
+    assert_false(verified_find(v, r->ca.cert, now, &got));
+    assert_false(verified_find(NULL, leaf, now, &got));
+    verified_add(NULL, leaf, chain, now, &peer);
+    verified_add(v, leaf, chain, now + 30000, &peer); /* over already */
+    assert_false(verified_find(v, leaf, now + 30000, &got));
+    for (int i = 0; i < VERIFIED_MAX; i++) { /* the oldest gives way */
+        X509 *one = pki_issue(&r->ca, r->ca.key, "DNS:" WEB, -10, 2000);
+
+        assert_true(verified_find(v, leaf, now, &got));
+        (void)sk_X509_set(chain, 0, one);
+        verified_add(v, one, chain, now, &peer);
+        X509_free(one);
+    }
+    assert_false(verified_find(v, leaf, now, &got));
+    sk_X509_free(chain);
+    X509_free(leaf);
+    verified_free(&v);
+}
+
+/* A running session outlives the context it was made from. */
+static void context_goes_before_its_session(void **state)
+{
+    struct rig *r = *state;
+    struct tls_context *web = context_of(r, WEB), *client = context_of(r, CLIENT);
+    struct pair p;
+
+    pair_init(&p, web, client, WEB, true);
+    assert_int_equal(session_step(p.client, slice(NULL, 0), &p.to_server), STEP_LATER);
+    tls_context_free(&web);
+    tls_context_free(&client);
+    assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client), STEP_LATER);
+    buf_consume(&p.to_server, buf_len(&p.to_server));
+    assert_int_equal(session_step(p.client, buf_slice(&p.to_client), &p.to_server), STEP_DONE);
+    assert_int_equal(session_step(p.server, buf_slice(&p.to_server), &p.to_client), STEP_DONE);
+    pair_done(&p);
+}
+
 static void wrong_names(void **state)
 {
     struct rig *r = *state;
@@ -364,6 +458,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(results_agree, set_up, tear_down),
         cmocka_unit_test_setup_teardown(leftover_at_every_split, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_byte_at_a_time, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(verified_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(verified_ends_with_the_certificate, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(context_goes_before_its_session, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(garbage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(endless_hello_is_cut_off, set_up, tear_down),
