@@ -172,7 +172,7 @@ struct control {
     struct topic *topics;
     struct list dirty; /* topics to compute again */
     uint64_t settled;  /* revision up to which no topic is dirty */
-    struct timer dirty_turn, digest_tick, second_tick, wait_turn;
+    struct timer dirty_turn, digest_tick, second_tick, wait_turn, hosts_turn;
 
     struct service_entry *services, *services_by_ip4, *services_by_ip6;
     uint32_t cidr_base, cidr_mask; /* host order */

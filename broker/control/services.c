@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define HOSTS_FILE      "hosts"
+#define HOSTS_MS        30u /* a burst of new services is one writing */
 #define HOSTS_MAX_BYTES (16u << 20)
 #define FIRST_HOST      1u /* the network's own address is not given away */
 
@@ -128,9 +129,15 @@ static void load_one(void *arg, const struct mesh_service *row)
     service_add(c, s);
 }
 
+static void on_hosts_turn(void *arg)
+{
+    services_write_hosts(arg);
+}
+
 err_t services_load(struct control *c)
 {
     TRY(parse_cidr(c));
+    timer_init(&c->hosts_turn, c->base, on_hosts_turn, c);
     TRY(mesh_each_service(c->mesh, load_one, c));
     c->is_hosts_dirty = true;
     return OK;
@@ -139,6 +146,7 @@ err_t services_load(struct control *c)
 void services_free(struct control *c)
 {
     struct service_entry *s, *next;
+    timer_stop(&c->hosts_turn);
     HASH_ITER(hh, c->services, s, next)
     service_remove(c, s);
 }
@@ -208,6 +216,8 @@ void services_accept(struct control *c)
         if (s->is_dropped)
             service_remove(c, s);
     }
+    if (c->is_hosts_dirty && !timer_is_armed(&c->hosts_turn))
+        timer_once(&c->hosts_turn, HOSTS_MS);
 }
 
 void services_abandon(struct control *c)
