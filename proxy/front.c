@@ -71,12 +71,19 @@ void front_closed(struct front *f)
 
 static void front_count(struct front *f, const struct backend *be)
 {
-    struct tcp_labels l = {.direction = f->direction, .is_src = true, .target = f->dst_text, .is_tls = f->is_tls,
-                           .client_id = f->client_id != NULL ? f->client_id : "", .server_id = "",
-                           .dst_namespace = "", .dst_service = "", .pod = ""};
+    struct tcp_labels l = {.direction = f->direction,
+                           .is_src = true,
+                           .target = f->dst_text,
+                           .is_tls = f->is_tls,
+                           .client_id = f->client_id != NULL ? f->client_id : "",
+                           .server_id = "",
+                           .dst_namespace = "",
+                           .dst_service = "",
+                           .pod = ""};
 
     if (f->direction == DIRECTION_OUTBOUND) {
-        l.no_tls_reason = "loopback"; /* the application and its proxy share a network namespace */
+        l.no_tls_reason =
+            "loopback"; /* the application and its proxy share a network namespace */
         if (be != NULL && be->namespace[0] != 0) {
             l.dst_namespace = be->namespace;
             l.dst_service = be->name;
@@ -86,7 +93,8 @@ static void front_count(struct front *f, const struct backend *be)
         l.no_tls_reason = "no_tls_from_remote";
         l.srv_port = f->port;
         if (f->tally == NULL)
-            f->tally = tally_inbound(f->worker->tallies, f->dst_text, f->port, l.client_id, f->is_tls);
+            f->tally =
+                tally_inbound(f->worker->tallies, f->dst_text, f->port, l.client_id, f->is_tls);
     }
     worker_watch(f->worker, f->conn, &l);
 }
@@ -122,16 +130,21 @@ static void on_http_closed(void *arg, struct conn *c, int why)
 
 void front_start_http(struct front *f, enum http_version version)
 {
-    struct http_front hf = {.on_stream = on_stream, .on_refused = on_refused, .on_closed = on_http_closed, .arg = f};
+    struct http_front hf = {.on_stream = on_stream,
+                            .on_refused = on_refused,
+                            .on_closed = on_http_closed,
+                            .arg = f};
     struct target *t = f->target;
     err_t why;
 
     worker_limits(f->worker, &hf.limits);
     opening_free(f);
-    front_count(f, t != NULL && t->now != NULL && t->now->n_backends > 0 ? t->now->backends[0] : NULL);
+    front_count(f, t != NULL && t->now != NULL && t->now->n_backends > 0 ? t->now->backends[0]
+                                                                         : NULL);
     f->state = version == HTTP_2 ? FRONT_HTTP2 : FRONT_HTTP1;
     f->drains_at_next = f->worker->drain != DRAIN_NO;
-    why = version == HTTP_2 ? http2_server_start(f->conn, &hf) : http1_server_start(f->conn, &hf);
+    why =
+        version == HTTP_2 ? http2_server_start(f->conn, &hf) : http1_server_start(f->conn, &hf);
     if (why != OK)
         front_close(f, CLOSE_LIMIT, true);
 }
@@ -155,13 +168,18 @@ static void on_opaque_end(void *arg, enum close_reason why)
     front_closed(f);
 }
 
-void front_start_opaque(struct front *f, struct backend *backend, struct conn *early, struct endpoint *early_ep)
+void front_start_opaque(struct front *f, struct backend *backend, struct conn *early,
+                        struct endpoint *early_ep)
 {
     const struct settings *s = f->worker->settings;
-    struct opaque_conf conf = {.base = f->worker->base, .backend = early == NULL ? backend : NULL,
-                               .endpoint = early != NULL ? early_ep : f->app, .early = early,
-                               .idle_ms = s->idle_timeout, .wait_ms = s->failfast_timeout,
-                               .on_end = on_opaque_end, .arg = f};
+    struct opaque_conf conf = {.base = f->worker->base,
+                               .backend = early == NULL ? backend : NULL,
+                               .endpoint = early != NULL ? early_ep : f->app,
+                               .early = early,
+                               .idle_ms = s->idle_timeout,
+                               .wait_ms = s->failfast_timeout,
+                               .on_end = on_opaque_end,
+                               .arg = f};
 
     opening_free(f);
     front_count(f, backend);
@@ -177,8 +195,9 @@ void front_start_opaque(struct front *f, struct backend *backend, struct conn *e
 
 #define PROBE_PORT 20001
 
-/* Outbound the reserved address alone tells it. Inbound the destination is the pod's own address, so the
- * source port tells it: a program that listens on 20001 keeps its port for everybody else. */
+/* Outbound the reserved address alone tells it. Inbound the destination is the pod's own
+ * address, so the source port tells it: a program that listens on 20001 keeps its port for
+ * everybody else. */
 static bool is_probe(const struct front *f, const struct sockaddr_storage *dst)
 {
     struct sockaddr_storage probe4, probe6;
@@ -186,7 +205,8 @@ static bool is_probe(const struct front *f, const struct sockaddr_storage *dst)
     if (address_port(dst) != PROBE_PORT)
         return false;
     if (f->direction == DIRECTION_INBOUND)
-        return worker_is_local(f->worker, dst) && address_port(&conn_info(f->conn)->peer) == PROBE_PORT;
+        return worker_is_local(f->worker, dst) &&
+               address_port(&conn_info(f->conn)->peer) == PROBE_PORT;
     return address_parse(SLICE_LIT("192.0.2.1"), PROBE_PORT, &probe4) &&
            address_parse(SLICE_LIT("2001:db8::1"), PROBE_PORT, &probe6) &&
            (address_same_ip(dst, &probe4) || address_same_ip(dst, &probe6));

@@ -1,10 +1,11 @@
-/* A connection that was accepted, and what is known about it: the context of every request that comes on it.
+/* A connection that was accepted, and what is known about it: the context of every request that
+ * comes on it.
  *
  *   OPENING --protocol known--> HTTP1 | HTTP2 | OPAQUE --conn closed--> gone
  *
- *   OPENING  outbound.c or inbound.c finds out where it is meant to go and what it speaks; `opening` is set
- *   HTTP*    a codec owns the conn; each request is an exchange that refers to this front
- *   OPAQUE   an opaque session owns the conn
+ *   OPENING  outbound.c or inbound.c finds out where it is meant to go and what it speaks;
+ * `opening` is set HTTP*    a codec owns the conn; each request is an exchange that refers to
+ * this front OPAQUE   an opaque session owns the conn
  */
 #ifndef PROXY_FRONT_H
 #define PROXY_FRONT_H
@@ -26,17 +27,17 @@ struct front {
     enum direction direction;
     enum front_state state;
     bool is_tls;
-    bool is_mesh;   /* came with a transport header: the peer is a proxy of the mesh */
+    bool is_mesh;        /* came with a transport header: the peer is a proxy of the mesh */
     bool drains_at_next; /* began while draining: say so with the first answer */
     uint64_t accepted_us;
-    uint16_t port;             /* of the application meant */
+    uint16_t port; /* of the application meant */
     struct sockaddr_storage dst;
     char dst_text[56];
-    char *client_id;           /* owned; NULL: none */
-    struct target *target;     /* outbound; a use */
-    struct endpoint *app;      /* inbound; a reference */
-    struct http_tally *tally;  /* inbound */
-    struct opening *opening;   /* owned by outbound.c / inbound.c */
+    char *client_id;          /* owned; NULL: none */
+    struct target *target;    /* outbound; a use */
+    struct endpoint *app;     /* inbound; a reference */
+    struct http_tally *tally; /* inbound */
+    struct opening *opening;  /* owned by outbound.c / inbound.c */
     struct opaque *opaque;
 };
 
@@ -44,17 +45,19 @@ struct front {
 void front_accept(struct worker *w, struct conn *c, enum direction direction);
 /* Hands the conn to an HTTP codec (`version`), for requests to front->target or front->app. */
 void front_start_http(struct front *f, enum http_version version);
-/* Joins the conn with an endpoint of `backend`, or with front->app. `early`: a connection that was dialled
- * meanwhile (taken), or NULL; `early_ep` is its endpoint (borrowed). */
-void front_start_opaque(struct front *f, struct backend *backend, struct conn *early, struct endpoint *early_ep);
+/* Joins the conn with an endpoint of `backend`, or with front->app. `early`: a connection that
+ * was dialled meanwhile (taken), or NULL; `early_ep` is its endpoint (borrowed). */
+void front_start_opaque(struct front *f, struct backend *backend, struct conn *early,
+                        struct endpoint *early_ep);
 /* Closes the conn and frees the front. `is_reset`: with a TCP reset. */
 void front_close(struct front *f, enum close_reason why, bool is_reset);
 /* The conn has closed by itself. */
 void front_closed(struct front *f);
 void front_drain(struct front *f);
 
-/* The capture probe (`weft redirect check`): a connection from inside the pod to a reserved address nobody has, or
- * from outside to port 20001 of the pod from source port 20001. Answers one line and closes. True if it was one. */
+/* The capture probe (`weft redirect check`): a connection from inside the pod to a reserved
+ * address nobody has, or from outside to port 20001 of the pod from source port 20001. Answers
+ * one line and closes. True if it was one. */
 bool front_answer_probe(struct front *f, const struct sockaddr_storage *dst);
 
 /* ---- outbound.c, inbound.c ---- */

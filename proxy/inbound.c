@@ -1,15 +1,17 @@
 /* Connections to the application of this pod.
  *
- *   direct (to the inbound port itself): from a proxy of the mesh. TLS for our identity, with a client certificate
- *     and ALPN transport.l5d.io/v1; then the transport header names the port and the session protocol.
- *   redirected: meant for a port of the application. A ClientHello that names us is terminated, other TLS passes
- *     untouched, everything else is detected. The target must be one of the pod's own addresses.
+ *   direct (to the inbound port itself): from a proxy of the mesh. TLS for our identity, with a
+ * client certificate and ALPN transport.l5d.io/v1; then the transport header names the port and
+ * the session protocol. redirected: meant for a port of the application. A ClientHello that
+ * names us is terminated, other TLS passes untouched, everything else is detected. The target
+ * must be one of the pod's own addresses.
  *
- * With WEFT_INBOUND_TARGET (tests, benchmarks; no redirect) a direct connection may also be plain: it is treated
- * as redirected to that target.
+ * With WEFT_INBOUND_TARGET (tests, benchmarks; no redirect) a direct connection may also be
+ * plain: it is treated as redirected to that target.
  *
- * The application is dialled at the address the client used (the pod's), never at the loopback address instead:
- * a program that listens on loopback only was not reachable from other pods before, and is not made so now. */
+ * The application is dialled at the address the client used (the pod's), never at the loopback
+ * address instead: a program that listens on loopback only was not reachable from other pods
+ * before, and is not made so now. */
 #include "proxy/opening.h"
 
 #include "kit/log.h"
@@ -64,7 +66,8 @@ static void serve_http(struct front *f, enum http_version version)
 
 static size_t read_header(struct conn *c, slice_t bytes);
 static void on_header_closed(struct conn *c, enum close_reason why);
-static const struct conn_events header_events = {.on_bytes = read_header, .on_closed = on_header_closed};
+static const struct conn_events header_events = {.on_bytes = read_header,
+                                                 .on_closed = on_header_closed};
 
 static void on_header_closed(struct conn *c, enum close_reason why)
 {
@@ -150,7 +153,8 @@ static void on_shaken(void *arg, struct conn *c, const struct handshake_result *
     o->hs = NULL;
     tally_handshake(f->worker->tallies, true, r->is_ok ? "ok" : r->code);
     if (!r->is_ok) {
-        log_debug("inbound handshake failed", "code=%s why=%s", r->code, r->why != NULL ? r->why : "");
+        log_debug("inbound handshake failed", "code=%s why=%s", r->code,
+                  r->why != NULL ? r->why : "");
         f->conn = c;
         if (c == NULL)
             front_closed(f);
@@ -184,7 +188,8 @@ static size_t give_first(struct conn *c, slice_t bytes)
     return bytes.n;
 }
 
-static const struct conn_events first_events = {.on_bytes = give_first, .on_closed = on_header_closed};
+static const struct conn_events first_events = {.on_bytes = give_first,
+                                                .on_closed = on_header_closed};
 
 /* ---- detection ---- */
 

@@ -22,8 +22,8 @@ struct listener {
 
 static void pause_listener(struct listener *l, const char *why)
 {
-    log_warn("accepting paused", "direction=%s why=%s connections=%zu", direction_name(l->direction), why,
-             net_count(l->worker->net));
+    log_warn("accepting paused", "direction=%s why=%s connections=%zu",
+             direction_name(l->direction), why, net_count(l->worker->net));
     tally_bad_input(l->worker->tallies, "accept_paused");
     (void)event_del(&l->ev);
     timer_once(&l->pause, LISTENER_PAUSE_MS);
@@ -42,7 +42,8 @@ static void take(struct listener *l, int fd)
     struct worker *w = l->worker;
     struct conn *c;
 
-    if (w->drain >= DRAIN_INBOUND && (l->direction == DIRECTION_INBOUND || w->drain >= DRAIN_OUTBOUND)) {
+    if (w->drain >= DRAIN_INBOUND &&
+        (l->direction == DIRECTION_INBOUND || w->drain >= DRAIN_OUTBOUND)) {
         /* Leaving: a reset before the first byte proves that nothing was delivered. */
         const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 

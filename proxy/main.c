@@ -1,20 +1,21 @@
 /* weft-proxy: every connection of the application, and nothing else.
  *
- * FOR      The data plane of a pod: takes the connections that the kernel redirects (outbound: of the application to
- *          others; inbound: of others to the application), finds out what they speak, routes, balances,
- *          encrypts towards other pods, relays, counts. One loop, one thread; WEFT_WORKERS of it may run.
- * ANSWERS  Only its connections. It asks: weft-tls once per TLS handshake, weft-retry once per failed attempt,
- *          weft-link once per unknown target; it tells weft-telemetry once a second what changed.
- * HOLDS    Sockets, traffic secrets of live connections, the view of targets in use, counters (in shared memory
- *          made by the supervisor, so that they outlive it). No key, no file.
- * NEEDS    The listening sockets "outbound" and "inbound" (inherited), TCP accept and connect, the pod's mailboxes.
- * IF IT DIES  Its connections end. New ones wait in the kernel's queue for the next generation (milliseconds);
+ * FOR      The data plane of a pod: takes the connections that the kernel redirects (outbound:
+ * of the application to others; inbound: of others to the application), finds out what they
+ * speak, routes, balances, encrypts towards other pods, relays, counts. One loop, one thread;
+ * WEFT_WORKERS of it may run. ANSWERS  Only its connections. It asks: weft-tls once per TLS
+ * handshake, weft-retry once per failed attempt, weft-link once per unknown target; it tells
+ * weft-telemetry once a second what changed. HOLDS    Sockets, traffic secrets of live
+ * connections, the view of targets in use, counters (in shared memory made by the supervisor,
+ * so that they outlive it). No key, no file. NEEDS    The listening sockets "outbound" and
+ * "inbound" (inherited), TCP accept and connect, the pod's mailboxes. IF IT DIES  Its
+ * connections end. New ones wait in the kernel's queue for the next generation (milliseconds);
  *          counters go on from where they were.
- * IF SLOW  Accepting is bounded per turn and in number; every queue has a limit and an answer that says which.
- *          Others of the pod never wait for it.
+ * IF SLOW  Accepting is bounded per turn and in number; every queue has a limit and an answer
+ * that says which. Others of the pod never wait for it.
  *
- * Where to read on: worker.h (rooms), front.h (an accepted connection), exchange/exchange_priv.h (a request),
- * docs/internals/life-of-a-request.md. */
+ * Where to read on: worker.h (rooms), front.h (an accepted connection),
+ * exchange/exchange_priv.h (a request), docs/internals/life-of-a-request.md. */
 #include "kit/actor.h"
 #include "kit/log.h"
 #include "model/name.h"
@@ -35,7 +36,8 @@ static void on_drained(void *arg)
     actor_drained(arg);
 }
 
-/* Without a service account (run by hand) there is no identity, and everything is plain text. */
+/* Without a service account (run by hand) there is no identity, and everything is plain text.
+ */
 static err_t make_identity(const struct settings *s, char out[NAME_MAX_HOST + 1])
 {
     struct name_identity parts = {.service_account = slice_str(s->service_account),
@@ -61,8 +63,12 @@ static err_t proxy_start(struct actor *a)
 {
     struct proxy *p = calloc(1, sizeof(*p));
     const char *index = getenv("WEFT_WORKER");
-    struct worker_conf conf = {.base = a->base, .settings = &a->settings, .incarnation = incarnation(),
-                               .series_fd = actor_fd(a, "series", 0), .drained = on_drained, .arg = a};
+    struct worker_conf conf = {.base = a->base,
+                               .settings = &a->settings,
+                               .incarnation = incarnation(),
+                               .series_fd = actor_fd(a, "series", 0),
+                               .drained = on_drained,
+                               .arg = a};
 
     if (p == NULL)
         return ERR_OF(NOMEM);
@@ -72,7 +78,8 @@ static err_t proxy_start(struct actor *a)
     TRY(actor_ipc(a, "link", p->link));
     TRY(actor_ipc(a, "retry", p->retry));
     TRY(actor_ipc(a, "telemetry", p->telemetry));
-    (void)snprintf(p->process, sizeof(p->process), "weft-proxy-%.8s", index != NULL ? index : "0");
+    (void)snprintf(p->process, sizeof(p->process), "weft-proxy-%.8s",
+                   index != NULL ? index : "0");
     conf.identity = p->identity;
     conf.process = p->process;
     conf.tls = p->tls;
@@ -80,8 +87,9 @@ static err_t proxy_start(struct actor *a)
     conf.retry = p->retry;
     conf.telemetry = p->telemetry;
     TRY(worker_new(&conf, &p->worker));
-    log_info("proxy made", "identity=%s outbound=%s inbound=%s", p->identity[0] != 0 ? p->identity : "(none)",
-             a->settings.outbound_only_for, a->settings.inbound_only_for);
+    log_info("proxy made", "identity=%s outbound=%s inbound=%s",
+             p->identity[0] != 0 ? p->identity : "(none)", a->settings.outbound_only_for,
+             a->settings.inbound_only_for);
     return OK;
 }
 
@@ -113,7 +121,8 @@ static err_t proxy_confined(struct actor *a)
     TRY(listen_on(a, "outbound", DIRECTION_OUTBOUND, &n));
     TRY(listen_on(a, "inbound", DIRECTION_INBOUND, &n));
     if (n == 0) {
-        log_error("no listening socket was handed down", "expected=%s", "WEFT_FDS=outbound=N,inbound=N");
+        log_error("no listening socket was handed down", "expected=%s",
+                  "WEFT_FDS=outbound=N,inbound=N");
         return ERR_OF(BAD_SETTING);
     }
     actor_ready(a);

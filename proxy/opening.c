@@ -66,7 +66,8 @@ static void on_detect_closed(void *arg)
 void opening_detect(struct opening *o, bool wants_sni)
 {
     struct front *f = o->front;
-    struct detect_conf conf = {.base = f->worker->base, .timeout_ms = f->worker->settings->detect_timeout,
+    struct detect_conf conf = {.base = f->worker->base,
+                               .timeout_ms = f->worker->settings->detect_timeout,
                                .wants_sni = wants_sni};
 
     o->is_settled = false;
@@ -83,7 +84,8 @@ static void on_server_speaks(struct front *f)
     if (o->is_settled)
         return;
     detect_stop(&o->detect);
-    tally_detected(f->worker->tallies, f->direction, "server_first", clock_read_us() - f->accepted_us);
+    tally_detected(f->worker->tallies, f->direction, "server_first",
+                   clock_read_us() - f->accepted_us);
     o->is_settled = true;
     o->look = LOOK_OPAQUE;
     o->decide(f);

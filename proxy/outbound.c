@@ -1,8 +1,9 @@
 /* Connections of the application to the world: where was it going, and what does it speak?
  *
- * Both questions are asked at once: weft-link is asked for the target while detection watches the first
- * bytes. What the view (or the list of opaque ports) says about the protocol wins. Once the target is known
- * and the client is silent, an endpoint is dialled meanwhile, so that a server that speaks first is heard. */
+ * Both questions are asked at once: weft-link is asked for the target while detection watches
+ * the first bytes. What the view (or the list of opaque ports) says about the protocol wins.
+ * Once the target is known and the client is silent, an endpoint is dialled meanwhile, so that
+ * a server that speaks first is heard. */
 #include "proxy/opening.h"
 
 #include "kit/log.h"
@@ -68,7 +69,8 @@ static void outbound_decide(struct front *f)
     if (t->state == TARGET_ASKED)
         return;
     if (t->now == NULL) {
-        /* Nobody knows the name and there is no address: HTTP could be told why, but it is not known to be HTTP. */
+        /* Nobody knows the name and there is no address: HTTP could be told why, but it is not
+         * known to be HTTP. */
         front_close(f, CLOSE_CONNECT_FAILED, true);
         return;
     }
@@ -102,7 +104,8 @@ static bool may_go(const struct worker *w, const struct sockaddr_storage *dst)
     if (port == 0 || address_is_loopback(dst))
         return false;
     /* Our own listeners: a redirect that leads back to us would loop. */
-    return !(worker_is_local(w, dst) && (port == w->settings->outbound_port || port == w->settings->inbound_port));
+    return !(worker_is_local(w, dst) &&
+             (port == w->settings->outbound_port || port == w->settings->inbound_port));
 }
 
 static err_t use_target(struct front *f)

@@ -62,11 +62,13 @@ void tallies_free(struct tallies **tp)
 
     if (t == NULL)
         return;
-    HASH_ITER(hh, t->http, h, h_next) {
+    HASH_ITER(hh, t->http, h, h_next)
+    {
         HASH_DEL(t->http, h);
         http_tally_free(h);
     }
-    HASH_ITER(hh, t->tcp, c, c_next) {
+    HASH_ITER(hh, t->tcp, c, c_next)
+    {
         HASH_DEL(t->tcp, c);
         free(c->labels);
         free(c);
@@ -76,7 +78,8 @@ void tallies_free(struct tallies **tp)
     *tp = NULL;
 }
 
-/* The label text of these labels, in the scratch buffer; cut off labels are better than none. */
+/* The label text of these labels, in the scratch buffer; cut off labels are better than none.
+ */
 static slice_t labels_of(struct tallies *t, const struct series_label *l, size_t n)
 {
     if (series_labels(&t->text, l, n) != OK)
@@ -84,7 +87,8 @@ static slice_t labels_of(struct tallies *t, const struct series_label *l, size_t
     return buf_slice(&t->text);
 }
 
-static void count(struct tallies *t, enum series_family family, const struct series_label *l, size_t n, uint64_t by)
+static void count(struct tallies *t, enum series_family family, const struct series_label *l,
+                  size_t n, uint64_t by)
 {
     series_add(series_get(t->table, family, labels_of(t, l, n)), by);
 }
@@ -92,7 +96,8 @@ static void count(struct tallies *t, enum series_family family, const struct ser
 /* ---- HTTP ---- */
 
 /* The tally's labels and what a status adds to them, in the scratch buffer. */
-static slice_t with_status(struct tallies *t, const struct http_tally *h, const struct status_tally *s, bool all)
+static slice_t with_status(struct tallies *t, const struct http_tally *h,
+                           const struct status_tally *s, bool all)
 {
     char status[8] = "", grpc[12] = "";
     struct series_label l[4];
@@ -105,7 +110,8 @@ static slice_t with_status(struct tallies *t, const struct http_tally *h, const 
     if (s->grpc_status >= 0)
         (void)snprintf(grpc, sizeof(grpc), "%d", s->grpc_status);
     if (all)
-        l[n++] = (struct series_label){"classification", slice_str(s->is_success ? "success" : "failure")};
+        l[n++] = (struct series_label){"classification",
+                                       slice_str(s->is_success ? "success" : "failure")};
     l[n++] = (struct series_label){"status_code", slice_str(status)};
     if (all) {
         l[n++] = (struct series_label){"grpc_status", slice_str(grpc)};
@@ -113,7 +119,8 @@ static slice_t with_status(struct tallies *t, const struct http_tally *h, const 
     }
     more = labels_of(t, l, n);
     buf_init(&joined, SERIES_LABELS_MAX);
-    if (buf_printf(&joined, "%s%s%.*s", h->labels, h->labels_n > 0 && more.n > 0 ? "," : "", SLICE_FMT(more)) == OK) {
+    if (buf_printf(&joined, "%s%s%.*s", h->labels, h->labels_n > 0 && more.n > 0 ? "," : "",
+                   SLICE_FMT(more)) == OK) {
         buf_consume(&t->text, buf_len(&t->text));
         if (buf_add_slice(&t->text, buf_slice(&joined)) == OK)
             out = buf_slice(&t->text);
@@ -166,13 +173,15 @@ static void print_authority(const struct backend *parent, char *out, size_t cap)
     if (parent == NULL)
         out[0] = 0;
     else if (parent->namespace[0] != 0)
-        (void)snprintf(out, cap, "%s.%s.svc.cluster.local:%u", parent->name, parent->namespace, parent->port);
+        (void)snprintf(out, cap, "%s.%s.svc.cluster.local:%u", parent->name, parent->namespace,
+                       parent->port);
     else
         (void)snprintf(out, cap, "%s", parent->key);
 }
 
 static struct http_tally *outbound_make(struct tallies *t, const struct backend *parent,
-                                        const struct backend *backend, const struct endpoint *ep, slice_t route)
+                                        const struct backend *backend,
+                                        const struct endpoint *ep, slice_t route)
 {
     char port[8], authority[400];
     bool is_tls = ep != NULL && endpoint_is_meshed(ep);
@@ -185,7 +194,8 @@ static struct http_tally *outbound_make(struct tallies *t, const struct backend 
         {"authority", slice_str(authority)},
         {"target_addr", slice_str(ep != NULL ? ep->text : "")},
         {"tls", is_tls ? SLICE_LIT("true") : SLICE_LIT("no_identity")},
-        {"no_tls_reason", is_tls ? SLICE_LIT("") : SLICE_LIT("not_provided_by_service_discovery")},
+        {"no_tls_reason",
+         is_tls ? SLICE_LIT("") : SLICE_LIT("not_provided_by_service_discovery")},
         {"server_id", slice_str(is_tls ? ep->identity : "")},
         {"dst_namespace", slice_str(is_service ? backend->namespace : "")},
         {"dst_service", slice_str(is_service ? backend->name : "")},
@@ -196,8 +206,9 @@ static struct http_tally *outbound_make(struct tallies *t, const struct backend 
     return http_get(t, labels_of(t, l, sizeof(l) / sizeof(l[0])));
 }
 
-struct http_tally *tally_outbound(struct tallies *t, const struct backend *parent, const struct backend *backend,
-                                  struct endpoint *ep, slice_t route)
+struct http_tally *tally_outbound(struct tallies *t, const struct backend *parent,
+                                  const struct backend *backend, struct endpoint *ep,
+                                  slice_t route)
 {
     uint64_t parent_serial = parent != NULL ? parent->serial : 0;
     uint64_t backend_serial = backend != NULL ? backend->serial : 0;
@@ -205,9 +216,10 @@ struct http_tally *tally_outbound(struct tallies *t, const struct backend *paren
 
     if (ep == NULL)
         return outbound_make(t, parent, backend, NULL, route);
-    LIST_EACH(it, &ep->tallies) {
+    LIST_EACH (it, &ep->tallies) {
         h = CONTAINER_OF(it, struct http_tally, node);
-        if (h->parent_serial == parent_serial && h->backend_serial == backend_serial && slice_is(h->route, route)) {
+        if (h->parent_serial == parent_serial && h->backend_serial == backend_serial &&
+            slice_is(h->route, route)) {
             if (ep->tallies.next != it) {
                 list_del(it);
                 list_push_front(&ep->tallies, it);
@@ -230,8 +242,8 @@ struct http_tally *tally_outbound(struct tallies *t, const struct backend *paren
     return h;
 }
 
-struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t port, const char *client_id,
-                                 bool is_tls)
+struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t port,
+                                 const char *client_id, bool is_tls)
 {
     char port_text[8];
 
@@ -253,14 +265,15 @@ void tally_endpoint_gone(struct endpoint *ep)
         ;
 }
 
-static struct status_tally *status_get(struct tallies *t, struct http_tally *h, const struct tally_end *end)
+static struct status_tally *status_get(struct tallies *t, struct http_tally *h,
+                                       const struct tally_end *end)
 {
     struct status_tally *s;
 
     for (unsigned i = 0; i < h->n_statuses; i++) {
         s = &h->statuses[i];
-        if (s->status == end->status && s->grpc_status == end->grpc_status && s->is_success == end->is_success &&
-            s->error == end->error)
+        if (s->status == end->status && s->grpc_status == end->grpc_status &&
+            s->is_success == end->is_success && s->error == end->error)
             return s;
     }
     if (h->n_statuses == STATUSES_MAX)
@@ -275,8 +288,10 @@ static struct status_tally *status_get(struct tallies *t, struct http_tally *h, 
         h->cap_statuses = cap;
     }
     s = &h->statuses[h->n_statuses++];
-    *s = (struct status_tally){.status = end->status, .grpc_status = end->grpc_status,
-                               .is_success = end->is_success, .error = end->error};
+    *s = (struct status_tally){.status = end->status,
+                               .grpc_status = end->grpc_status,
+                               .is_success = end->is_success,
+                               .error = end->error};
     status_slots(t, h, s);
     return s;
 }
@@ -342,7 +357,8 @@ static void watch_count(struct tcp_watch *w)
     }
 }
 
-void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c, const struct tcp_labels *l)
+void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c,
+                    const struct tcp_labels *l)
 {
     char dst_port[8], srv_port[8];
 
@@ -394,7 +410,7 @@ void tallies_tick(struct tallies *t)
 {
     uint32_t generation = series_generation(t->table);
 
-    LIST_EACH(it, &t->watches)
+    LIST_EACH (it, &t->watches)
         watch_count(CONTAINER_OF(it, struct tcp_watch, node));
     if (generation != t->generation) {
         struct http_tally *h, *h_next;
@@ -404,9 +420,9 @@ void tallies_tick(struct tallies *t)
         memset(t->close, 0, sizeof(t->close));
         memset(t->detect_delay, 0, sizeof(t->detect_delay));
         HASH_ITER(hh, t->http, h, h_next)
-            http_slots(t, h);
+        http_slots(t, h);
         HASH_ITER(hh, t->tcp, c, c_next)
-            tcp_slots(t, c);
+        tcp_slots(t, c);
     }
 }
 
@@ -427,7 +443,8 @@ void tally_close(struct tallies *t, bool is_src, enum close_reason why)
 
 void tally_detected(struct tallies *t, enum direction d, const char *result, uint64_t delay_us)
 {
-    const struct series_label l[] = {{"direction", slice_str(direction_name(d))}, {"result", slice_str(result)}};
+    const struct series_label l[] = {{"direction", slice_str(direction_name(d))},
+                                     {"result", slice_str(result)}};
 
     count(t, SERIES_DETECT_RESULTS, l, 2, 1);
     if (t->detect_delay[d] == NULL)
@@ -445,7 +462,8 @@ void tally_handshake(struct tallies *t, bool is_server, const char *result)
 
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code)
 {
-    const struct series_label l[] = {{"direction", slice_str(direction_name(d))}, {"code", slice_str(code)}};
+    const struct series_label l[] = {{"direction", slice_str(direction_name(d))},
+                                     {"code", slice_str(code)}};
 
     count(t, SERIES_MESH_ANSWERS, l, 2, 1);
 }
@@ -473,7 +491,8 @@ static slice_t cut_at(slice_t *s, char c)
     return head;
 }
 
-void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent, slice_t route)
+void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,
+                 slice_t route)
 {
     slice_t rest = route, kind = cut_at(&rest, '/'), ns = cut_at(&rest, '/');
     char port[8];

@@ -1,9 +1,10 @@
-/* What the data plane counts, in terms of connections and exchanges; the table itself is proxy/series.
+/* What the data plane counts, in terms of connections and exchanges; the table itself is
+ * proxy/series.
  *
- * A tally is one combination of labels with its slots looked up once. In the steady state counting a request
- * is: find the tally in a short list of its endpoint (or take it from the inbound connection), find the
- * status in a short array, four increments. Labels never carry what a client wrote: cardinality is that
- * of the topology. */
+ * A tally is one combination of labels with its slots looked up once. In the steady state
+ * counting a request is: find the tally in a short list of its endpoint (or take it from the
+ * inbound connection), find the status in a short array, four increments. Labels never carry
+ * what a client wrote: cardinality is that of the topology. */
 #ifndef PROXY_TALLY_H
 #define PROXY_TALLY_H
 
@@ -18,7 +19,8 @@ struct backend;
 struct endpoint;
 struct tallies;
 
-MUST_USE err_t tallies_new(struct series_table *table, struct tallies **out); /* table is lent */
+MUST_USE err_t tallies_new(struct series_table *table,
+                           struct tallies **out); /* table is lent */
 void tallies_free(struct tallies **t);
 /* Once a second: bytes of open connections; slots again if the table took some back. */
 void tallies_tick(struct tallies *t);
@@ -29,10 +31,10 @@ const char *direction_name(enum direction d);
 /* ---- HTTP ---- */
 
 struct status_tally {
-    uint16_t status;      /* 0: no answer */
-    int16_t grpc_status;  /* -1: none */
+    uint16_t status;     /* 0: no answer */
+    int16_t grpc_status; /* -1: none */
     bool is_success;
-    const char *error;    /* static text; "" none */
+    const char *error; /* static text; "" none */
     struct series_slot *response, *latency;
 };
 
@@ -49,12 +51,13 @@ struct http_tally {
     slice_t route; /* owned */
 };
 
-/* Never NULL unless memory is out. `parent` names the authority (may be NULL), `backend` is what was chosen (may be
- * NULL), `ep` where it went (may be NULL). */
-struct http_tally *tally_outbound(struct tallies *t, const struct backend *parent, const struct backend *backend,
-                                  struct endpoint *ep, slice_t route);
-struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t port, const char *client_id,
-                                 bool is_tls);
+/* Never NULL unless memory is out. `parent` names the authority (may be NULL), `backend` is
+ * what was chosen (may be NULL), `ep` where it went (may be NULL). */
+struct http_tally *tally_outbound(struct tallies *t, const struct backend *parent,
+                                  const struct backend *backend, struct endpoint *ep,
+                                  slice_t route);
+struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t port,
+                                 const char *client_id, bool is_tls);
 /* Forgets an endpoint's list (the tallies stay, by their labels). */
 void tally_endpoint_gone(struct endpoint *ep);
 
@@ -67,8 +70,8 @@ struct tally_end {
     uint16_t status;
     int16_t grpc_status;
     bool is_success;
-    const char *error;     /* static text; "" none */
-    uint64_t latency_us;   /* to the first byte; UINT64_MAX: there was none */
+    const char *error;   /* static text; "" none */
+    uint64_t latency_us; /* to the first byte; UINT64_MAX: there was none */
 };
 void tally_response(struct tallies *t, struct http_tally *h, const struct tally_end *end);
 
@@ -94,7 +97,8 @@ struct tcp_watch { /* embedded with whoever knows the conn */
     const struct conn *conn;
     uint64_t in, out; /* counted so far */
 };
-void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c, const struct tcp_labels *l);
+void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c,
+                    const struct tcp_labels *l);
 /* Before the conn's memory goes, or when interest ends. Fine when never opened. */
 void tally_tcp_close(struct tallies *t, struct tcp_watch *w, const char *error);
 
@@ -106,7 +110,9 @@ void tally_handshake(struct tallies *t, bool is_server, const char *result);
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
 void tally_bad_input(struct tallies *t, const char *kind);
 void tally_retry_refused(struct tallies *t, const char *reason);
-/* family: one of SERIES_RETRY_REQUESTS ... SERIES_RETRY_OVERFLOW. route: "KIND/NS/NAME" or empty. */
-void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent, slice_t route);
+/* family: one of SERIES_RETRY_REQUESTS ... SERIES_RETRY_OVERFLOW. route: "KIND/NS/NAME" or
+ * empty. */
+void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,
+                 slice_t route);
 
 #endif

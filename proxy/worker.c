@@ -35,21 +35,32 @@ static bool next_item(slice_t *list, slice_t *item)
     return true;
 }
 
+/* "80" or "80-90". */
+static bool read_range(slice_t item, uint64_t *low, uint64_t *high)
+{
+    const uint8_t *dash = item.n > 0 ? memchr(item.p, '-', item.n) : NULL;
+    size_t n = dash == NULL ? item.n : (size_t)(dash - item.p);
+
+    if (!slice_to_u64(slice(item.p, n), low))
+        return false;
+    *high = *low;
+    if (dash != NULL && !slice_to_u64(slice_skip(item, n + 1), high))
+        return false;
+    return *low <= *high && *high <= 65535;
+}
+
 static err_t read_opaque_ports(struct worker *w)
 {
     slice_t list = slice_str(w->settings->opaque_ports), item;
 
     while (next_item(&list, &item)) {
-        const uint8_t *dash = item.n > 0 ? memchr(item.p, '-', item.n) : NULL;
-        size_t n = dash == NULL ? item.n : (size_t)(dash - item.p);
         uint64_t low, high;
 
         if (item.n == 0)
             continue;
-        if (!slice_to_u64(slice(item.p, n), &low) ||
-            !(dash == NULL ? (high = low, true) : slice_to_u64(slice_skip(item, n + 1), &high)) || low > high ||
-            high > 65535) {
-            log_error("setting not usable", "name=WEFT_OPAQUE_PORTS item=%.*s", SLICE_FMT(item));
+        if (!read_range(item, &low, &high)) {
+            log_error("setting not usable", "name=WEFT_OPAQUE_PORTS item=%.*s",
+                      SLICE_FMT(item));
             return ERR_OF(BAD_SETTING);
         }
         for (uint64_t p = low; p <= high; p++)
@@ -65,7 +76,8 @@ static err_t read_pod_ips(struct worker *w)
     while (next_item(&list, &item)) {
         if (item.n == 0)
             continue;
-        if (w->n_pod_ips == WORKER_POD_IPS_MAX || !address_parse(item, 0, &w->pod_ips[w->n_pod_ips])) {
+        if (w->n_pod_ips == WORKER_POD_IPS_MAX ||
+            !address_parse(item, 0, &w->pod_ips[w->n_pod_ips])) {
             log_error("setting not usable", "name=WEFT_POD_IPS item=%.*s", SLICE_FMT(item));
             return ERR_OF(BAD_SETTING);
         }
@@ -80,10 +92,13 @@ static err_t read_targets(struct worker *w)
 
     w->has_outbound_target = s->outbound_only_for[0] != 0;
     w->outbound_target_is_ip =
-        w->has_outbound_target && address_parse_pair(slice_str(s->outbound_only_for), &w->outbound_target);
+        w->has_outbound_target &&
+        address_parse_pair(slice_str(s->outbound_only_for), &w->outbound_target);
     w->has_inbound_target = s->inbound_only_for[0] != 0;
-    if (w->has_inbound_target && !address_parse_pair(slice_str(s->inbound_only_for), &w->inbound_target)) {
-        log_error("setting not usable", "name=WEFT_INBOUND_TARGET value=%s", s->inbound_only_for);
+    if (w->has_inbound_target &&
+        !address_parse_pair(slice_str(s->inbound_only_for), &w->inbound_target)) {
+        log_error("setting not usable", "name=WEFT_INBOUND_TARGET value=%s",
+                  s->inbound_only_for);
         return ERR_OF(BAD_SETTING);
     }
     return OK;
@@ -109,8 +124,10 @@ static bool is_local(void *arg, const struct sockaddr_storage *a)
 
 void worker_limits(const struct worker *w, struct http_limits *out)
 {
-    *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max, .fields_max = w->settings->fields_max,
-                                .header_timeout_ms = w->settings->header_timeout, .streams_max = 100};
+    *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max,
+                                .fields_max = w->settings->fields_max,
+                                .header_timeout_ms = w->settings->header_timeout,
+                                .streams_max = 100};
 }
 
 /* ---- counted connections ---- */
@@ -150,17 +167,18 @@ static void on_dialled(void *arg, struct endpoint *ep, struct conn *c)
 {
     struct worker *w = arg;
     bool is_meshed = endpoint_is_meshed(ep);
-    struct tcp_labels l = {.direction = ep->is_inbound ? DIRECTION_INBOUND : DIRECTION_OUTBOUND,
-                           .target = ep->text,
-                           .is_tls = is_meshed,
-                           .no_tls_reason = ep->is_inbound ? "loopback" : "not_provided_by_service_discovery",
-                           .client_id = "",
-                           .server_id = ep->identity,
-                           .dst_namespace = ep->service_namespace,
-                           .dst_service = ep->service,
-                           .dst_port = ep->service_port,
-                           .pod = ep->pod,
-                           .srv_port = ep->is_inbound ? ep->port : 0};
+    struct tcp_labels l = {
+        .direction = ep->is_inbound ? DIRECTION_INBOUND : DIRECTION_OUTBOUND,
+        .target = ep->text,
+        .is_tls = is_meshed,
+        .no_tls_reason = ep->is_inbound ? "loopback" : "not_provided_by_service_discovery",
+        .client_id = "",
+        .server_id = ep->identity,
+        .dst_namespace = ep->service_namespace,
+        .dst_service = ep->service,
+        .dst_port = ep->service_port,
+        .pod = ep->pod,
+        .srv_port = ep->is_inbound ? ep->port : 0};
 
     worker_watch(w, c, &l);
 }
@@ -195,11 +213,13 @@ static void on_telemetry(void *arg, const struct mailbox_msg *msg)
 static void say_state(struct worker *w)
 {
     bool is_serving = w->drain == DRAIN_NO;
-    struct wire_state m = {.key = SLICE_LIT("proxy"), .is_good = is_serving,
+    struct wire_state m = {.key = SLICE_LIT("proxy"),
+                           .is_good = is_serving,
                            .text = is_serving ? SLICE_LIT("serving") : SLICE_LIT("draining")};
 
     if (w->telemetry != NULL)
-        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), state, &m)); /* said again when telemetry is back */
+        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), state,
+                             &m)); /* said again when telemetry is back */
 }
 
 static void on_telemetry_link(void *arg, bool is_up)
@@ -214,11 +234,14 @@ static void on_telemetry_link(void *arg, bool is_up)
 
 void worker_event(struct worker *w, const char *kind, const char *object, const char *message)
 {
-    struct wire_event m = {.at_ms = (int64_t)clock_wall_ms(), .kind = slice_str(kind), .object = slice_str(object),
+    struct wire_event m = {.at_ms = (int64_t)clock_wall_ms(),
+                           .kind = slice_str(kind),
+                           .object = slice_str(object),
                            .message = slice_str(message)};
 
     if (w->telemetry != NULL)
-        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* away: events are not kept */
+        err_ignore(
+            WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* away: events are not kept */
 }
 
 static void on_second(void *arg)
@@ -235,13 +258,18 @@ static void on_second(void *arg)
 
 static err_t open_telemetry(struct worker *w)
 {
-    struct mailbox_conf mc = {.kind = MAILBOX_DEALER, .name = "telemetry", .endpoint = w->conf.telemetry,
-                              .on_msg = on_telemetry, .on_link = on_telemetry_link, .arg = w};
+    struct mailbox_conf mc = {.kind = MAILBOX_DEALER,
+                              .name = "telemetry",
+                              .endpoint = w->conf.telemetry,
+                              .on_msg = on_telemetry,
+                              .on_link = on_telemetry_link,
+                              .arg = w};
 
     if (w->conf.telemetry == NULL)
         return OK;
     TRY(mailbox_open(w->base, &mc, &w->telemetry));
-    series_reporter_init(&w->reporter, w->series, w->conf.process, w->conf.incarnation, NULL, w->telemetry);
+    series_reporter_init(&w->reporter, w->series, w->conf.process, w->conf.incarnation, NULL,
+                         w->telemetry);
     return OK;
 }
 
@@ -249,16 +277,28 @@ static err_t open_rooms(struct worker *w)
 {
     const struct settings *s = w->settings;
     struct net_conf nc = {.base = w->base, .on_close = on_conn_close, .arg = w};
-    struct handshakes_conf hc = {.base = w->base, .endpoint = w->conf.tls,
-                                 .max = s->handshakes_max / (s->workers > 0 ? s->workers : 1) + 1,
-                                 .timeout_ms = s->handshake_timeout, .rekey_after = s->rekey_after};
-    struct balance_conf bc = {.base = w->base, .outbound_connect_ms = s->outbound_connect_timeout,
-                              .inbound_connect_ms = s->inbound_connect_timeout, .pool_idle_ms = s->pool_idle_timeout,
-                              .failfast_ms = s->failfast_timeout, .queue_capacity = s->queue_capacity,
-                              .on_open = on_dialled, .on_endpoint_free = on_endpoint_free,
-                              .on_handshake = on_handshake, .arg = w};
-    struct discover_conf dc = {.base = w->base, .endpoint = w->conf.link, .wait_ms = s->failfast_timeout,
-                               .waiting_max = WAITING_MAX, .is_local = is_local, .arg = w};
+    struct handshakes_conf hc = {.base = w->base,
+                                 .endpoint = w->conf.tls,
+                                 .max =
+                                     s->handshakes_max / (s->workers > 0 ? s->workers : 1) + 1,
+                                 .timeout_ms = s->handshake_timeout,
+                                 .rekey_after = s->rekey_after};
+    struct balance_conf bc = {.base = w->base,
+                              .outbound_connect_ms = s->outbound_connect_timeout,
+                              .inbound_connect_ms = s->inbound_connect_timeout,
+                              .pool_idle_ms = s->pool_idle_timeout,
+                              .failfast_ms = s->failfast_timeout,
+                              .queue_capacity = s->queue_capacity,
+                              .on_open = on_dialled,
+                              .on_endpoint_free = on_endpoint_free,
+                              .on_handshake = on_handshake,
+                              .arg = w};
+    struct discover_conf dc = {.base = w->base,
+                               .endpoint = w->conf.link,
+                               .wait_ms = s->failfast_timeout,
+                               .waiting_max = WAITING_MAX,
+                               .is_local = is_local,
+                               .arg = w};
 
     TRY(series_open(w->conf.series_fd, w->conf.incarnation, &w->series));
     TRY(tallies_new(w->series, &w->tallies));
@@ -294,7 +334,9 @@ err_t worker_new(const struct worker_conf *conf, struct worker **out)
     timer_init(&w->second, w->base, on_second, w);
     timer_init(&w->drain_timer, w->base, on_drain_timer, w);
     timer_init(&w->drain_limit, w->base, on_drain_limit, w);
-    why = slice_to_cstr(slice_str(conf->identity), w->identity, sizeof(w->identity)) ? OK : ERR_OF(BAD_SETTING);
+    why = slice_to_cstr(slice_str(conf->identity), w->identity, sizeof(w->identity))
+              ? OK
+              : ERR_OF(BAD_SETTING);
     if (why == OK)
         why = read_opaque_ports(w);
     if (why == OK)
@@ -371,15 +413,15 @@ void worker_free(struct worker **wp)
 
 static void drain_fronts(struct worker *w, enum direction d)
 {
-    LIST_EACH_SAFE(it, &w->fronts[d])
+    LIST_EACH_SAFE (it, &w->fronts[d])
         front_drain(CONTAINER_OF(it, struct front, node));
 }
 
 static void drain_enter(struct worker *w, enum drain_phase next)
 {
     w->drain = next;
-    log_info("draining", "phase=%d inbound=%u outbound=%u", (int)next, w->n_fronts[DIRECTION_INBOUND],
-             w->n_fronts[DIRECTION_OUTBOUND]);
+    log_info("draining", "phase=%d inbound=%u outbound=%u", (int)next,
+             w->n_fronts[DIRECTION_INBOUND], w->n_fronts[DIRECTION_OUTBOUND]);
     switch (next) {
     case DRAIN_NO:
     case DRAIN_GRACE:
@@ -426,7 +468,8 @@ static void on_drain_limit(void *arg)
 void worker_front_gone(struct worker *w)
 {
     if (w->drain == DRAIN_INBOUND || w->drain == DRAIN_OUTBOUND)
-        timer_once(&w->drain_timer, 0); /* looked at from the loop: callbacks are on the stack */
+        timer_once(&w->drain_timer,
+                   0); /* looked at from the loop: callbacks are on the stack */
 }
 
 void worker_drain(struct worker *w, uint64_t ms)
@@ -439,5 +482,7 @@ void worker_drain(struct worker *w, uint64_t ms)
     w->drain = DRAIN_GRACE;
     say_state(w);
     /* Without a control plane nobody has to hear of it first. */
-    timer_once(&w->drain_timer, discover_is_linked(w->discover) ? (ms / 4 < DRAIN_GRACE_MS ? ms / 4 : DRAIN_GRACE_MS) : 0);
+    timer_once(&w->drain_timer, discover_is_linked(w->discover)
+                                    ? (ms / 4 < DRAIN_GRACE_MS ? ms / 4 : DRAIN_GRACE_MS)
+                                    : 0);
 }

@@ -1,7 +1,8 @@
 /* One weft-proxy: the loop's rooms, the accepted connections, and how it ends.
  *
- * The worker owns every room and hands itself down; there are no globals. Rooms know each other only
- * through their headers. Life: worker_new -> worker_listen... -> (worker_drain) -> worker_free. */
+ * The worker owns every room and hands itself down; there are no globals. Rooms know each other
+ * only through their headers. Life: worker_new -> worker_listen... -> (worker_drain) ->
+ * worker_free. */
 #ifndef PROXY_WORKER_H
 #define PROXY_WORKER_H
 
@@ -32,18 +33,18 @@ struct worker_conf {
     const struct settings *settings; /* lent */
     /* ipc endpoints; NULL: that process does not exist (run by hand, tests). */
     const char *tls, *link, *retry, *telemetry;
-    const char *identity;            /* of this pod; "": none, everything is plain text */
-    const char *process;             /* "weft-proxy-0"; lent */
+    const char *identity; /* of this pod; "": none, everything is plain text */
+    const char *process;  /* "weft-proxy-0"; lent */
     uint64_t incarnation;
-    int series_fd;                   /* -1: a table of our own */
-    void (*drained)(void *arg);      /* after worker_drain: nothing is left. May be NULL */
+    int series_fd;              /* -1: a table of our own */
+    void (*drained)(void *arg); /* after worker_drain: nothing is left. May be NULL */
     void *arg;
 };
 
 enum drain_phase {
     DRAIN_NO,
-    DRAIN_GRACE,    /* said, not yet heard by everybody: new arrivals are still served */
-    DRAIN_INBOUND,  /* inbound arrivals are reset (provably not delivered); outbound is served */
+    DRAIN_GRACE,   /* said, not yet heard by everybody: new arrivals are still served */
+    DRAIN_INBOUND, /* inbound arrivals are reset (provably not delivered); outbound is served */
     DRAIN_OUTBOUND, /* inbound is empty: outbound ends too */
     DRAIN_DONE
 };
@@ -63,20 +64,20 @@ struct worker {
     struct handshakes *handshakes; /* NULL: no identity */
     struct balance *balance;
     struct discover *discover;
-    struct asks *asks;             /* questions to weft-retry */
-    struct mailbox *telemetry;     /* NULL: none */
+    struct asks *asks;         /* questions to weft-retry */
+    struct mailbox *telemetry; /* NULL: none */
     struct series_table *series;
     struct series_reporter reporter;
     struct tallies *tallies;
-    struct watched *watched;       /* connections whose bytes are counted */
+    struct watched *watched; /* connections whose bytes are counted */
 
     struct listener *listeners[WORKER_LISTENERS_MAX];
     unsigned n_listeners;
-    struct list fronts[2];         /* struct front by enum direction */
+    struct list fronts[2]; /* struct front by enum direction */
     unsigned n_fronts[2];
     struct list free_exchanges;
     unsigned n_free_exchanges, n_exchanges;
-    uint64_t replay_used;          /* bytes of all replay buffers */
+    uint64_t replay_used; /* bytes of all replay buffers */
 
     enum drain_phase drain;
     struct timer drain_timer, drain_limit;
@@ -106,7 +107,8 @@ void worker_event(struct worker *w, const char *kind, const char *object, const 
 #define LISTENER_PER_TURN 64
 #define LISTENER_PAUSE_MS 100
 
-MUST_USE err_t listener_start(struct worker *w, int fd, enum direction direction, struct listener **out);
+MUST_USE err_t listener_start(struct worker *w, int fd, enum direction direction,
+                              struct listener **out);
 void listener_stop(struct listener **l);
 
 #endif

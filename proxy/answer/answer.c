@@ -21,8 +21,9 @@ bool delivered_parse(slice_t text, enum delivered *out)
     return false;
 }
 
-/* What may stand in a quoted string of a structured field (RFC 8941 3.3.3) and in a header: printable ASCII,
- * quotes replaced. Text from outside (a host, a route's name) cannot break out. */
+/* What may stand in a quoted string of a structured field (RFC 8941 3.3.3) and in a header:
+ * printable ASCII, quotes replaced. Text from outside (a host, a route's name) cannot break
+ * out. */
 static void make_printable(char *text)
 {
     for (char *p = text; *p != 0; p++)
@@ -50,8 +51,8 @@ static err_t add_text(struct head *h, struct arena *arena, slice_t name, const c
     return head_add(h, arena, name, copy);
 }
 
-static err_t add_proxy_status(const struct answer *a, const struct code_info *info, const char *sentence,
-                              struct arena *arena, struct head *out)
+static err_t add_proxy_status(const struct answer *a, const struct code_info *info,
+                              const char *sentence, struct arena *arena, struct head *out)
 {
     char value[TEXT_MAX + 200], hop[80] = "";
 
@@ -61,8 +62,8 @@ static err_t add_proxy_status(const struct answer *a, const struct code_info *in
         make_printable(hop);
     }
     (void)snprintf(value, sizeof(value), "weft-%s; error=%s%s%s%s; details=\"%s\"",
-                   direction_name(a->direction), info->proxy_status, hop[0] != 0 ? "; next-hop=\"" : "", hop,
-                   hop[0] != 0 ? "\"" : "", sentence);
+                   direction_name(a->direction), info->proxy_status,
+                   hop[0] != 0 ? "; next-hop=\"" : "", hop, hop[0] != 0 ? "\"" : "", sentence);
     return add_text(out, arena, SLICE_LIT("proxy-status"), value);
 }
 
@@ -91,7 +92,8 @@ err_t answer_build(const struct answer *a, struct arena *arena, struct head *out
     TRY(add_text(out, arena, SLICE_LIT("l5d-proxy-error"), sentence));
     TRY(head_add(out, arena, SLICE_LIT("weft-code"), slice_str(info->id)));
     if (a->tells_delivered)
-        TRY(head_add(out, arena, SLICE_LIT("weft-delivered"), slice_str(delivered_name(a->delivered))));
+        TRY(head_add(out, arena, SLICE_LIT("weft-delivered"),
+                     slice_str(delivered_name(a->delivered))));
     return OK;
 }
 
@@ -107,7 +109,9 @@ size_t answer_grpc_trailers(enum code code, struct arena *arena, struct field fi
     message = arena_copy(arena, slice_str(sentence));
     if (status.p == NULL || message.p == NULL)
         return 0;
-    fields[0] = (struct field){.name = SLICE_LIT("grpc-status"), .value = status, .token = FIELD_GRPC_STATUS};
-    fields[1] = (struct field){.name = SLICE_LIT("grpc-message"), .value = message, .token = FIELD_GRPC_MESSAGE};
+    fields[0] = (struct field){
+        .name = SLICE_LIT("grpc-status"), .value = status, .token = FIELD_GRPC_STATUS};
+    fields[1] = (struct field){
+        .name = SLICE_LIT("grpc-message"), .value = message, .token = FIELD_GRPC_MESSAGE};
     return 2;
 }

@@ -18,7 +18,8 @@ static void backend_swap_set(struct backend *be, struct endpoint **set, size_t n
 
     be->set = set;
     be->n_set = n;
-    /* After the swap: what both sets have never falls to zero references and keeps its state. */
+    /* After the swap: what both sets have never falls to zero references and keeps its state.
+     */
     for (size_t i = 0; i < n_old; i++)
         endpoint_unref(&old[i]);
     free(old);
@@ -27,14 +28,17 @@ static void backend_swap_set(struct backend *be, struct endpoint **set, size_t n
 static err_t backend_fill(struct backend *be, const struct backend_spec *spec)
 {
     const struct wire_backend *v = spec->view;
-    struct endpoint **set = v->n_endpoints == 0 ? NULL : calloc(v->n_endpoints, sizeof(struct endpoint *));
+    struct endpoint **set =
+        v->n_endpoints == 0 ? NULL : calloc(v->n_endpoints, sizeof(struct endpoint *));
     size_t n = 0;
 
     if (set == NULL && v->n_endpoints > 0)
         return ERR_OF(NOMEM);
     for (size_t i = 0; i < v->n_endpoints; i++) {
         const struct wire_endpoint *w = &v->endpoints[i];
-        struct endpoint_spec es = {.identity = w->identity, .inbound_port = w->inbound_port, .pod = w->pod,
+        struct endpoint_spec es = {.identity = w->identity,
+                                   .inbound_port = w->inbound_port,
+                                   .pod = w->pod,
                                    .weight = w->weight};
 
         if (w->port == 0 || !address_parse(w->ip, w->port, &es.address)) {
@@ -66,13 +70,14 @@ static size_t make_key(const struct wire_backend *v, char out[KEY_MAX])
     else if (v->namespace.n == 0)
         n = snprintf(out, KEY_MAX, "%.*s:%u", SLICE_FMT(v->name), v->port);
     else
-        n = snprintf(out, KEY_MAX, "%.*s/%.*s:%u", SLICE_FMT(v->namespace), SLICE_FMT(v->name), v->port);
+        n = snprintf(out, KEY_MAX, "%.*s/%.*s:%u", SLICE_FMT(v->namespace), SLICE_FMT(v->name),
+                     v->port);
     BUG_ON(n < 0 || n >= KEY_MAX);
     return (size_t)n;
 }
 
-static struct backend *backend_make(struct balance *b, const struct wire_backend *v, const char *key,
-                                    size_t key_n)
+static struct backend *backend_make(struct balance *b, const struct wire_backend *v,
+                                    const char *key, size_t key_n)
 {
     struct backend *be = calloc(1, sizeof(*be));
 
@@ -154,7 +159,8 @@ void backend_unref(struct backend **bep)
 
 #define PICK_TRIES 8
 
-/* A random ready endpoint that is none of the two. Tries at random first; when few are ready, walks. */
+/* A random ready endpoint that is none of the two. Tries at random first; when few are ready,
+ * walks. */
 static struct endpoint *random_ready(const struct backend *be, const struct endpoint *not_this,
                                      const struct endpoint *nor_this)
 {
@@ -245,14 +251,15 @@ void balance_wake_later(struct balance *b)
         timer_once(&b->wake, 0);
 }
 
-/* Wakes everybody whose backend has a ready endpoint. Each looks again and may join the queue anew. */
+/* Wakes everybody whose backend has a ready endpoint. Each looks again and may join the queue
+ * anew. */
 static void on_wake(void *arg)
 {
     struct balance *b = arg;
     struct list ready, *node;
 
     list_init(&ready);
-    LIST_EACH_SAFE(it, &b->hungry) {
+    LIST_EACH_SAFE (it, &b->hungry) {
         struct backend *be = CONTAINER_OF(it, struct backend, hungry);
 
         if (!backend_has_ready(be) && !be->is_missing)
@@ -296,7 +303,8 @@ void balance_free(struct balance **bp)
 
     if (b == NULL)
         return;
-    HASH_ITER(hh, b->endpoints, ep, next) {
+    HASH_ITER(hh, b->endpoints, ep, next)
+    {
         ep->refs = 0; /* whoever held them is gone */
         endpoint_check(ep);
     }

@@ -1,14 +1,16 @@
-/* Where requests go: endpoints with their load, readiness and pools, and backends that choose among them.
+/* Where requests go: endpoints with their load, readiness and pools, and backends that choose
+ * among them.
  *
- *   backend   a service port (or a plain address); its set of endpoints is replaced as a whole when a newer view
- *             is in force. Keyed by name, so that it outlives the versions of the view that point at it.
- *   endpoint  an address with the identity it must prove. Keyed by both, so that its load, backoff and
- *             connections outlive every change of a view that still has it.
+ *   backend   a service port (or a plain address); its set of endpoints is replaced as a whole
+ * when a newer view is in force. Keyed by name, so that it outlives the versions of the view
+ * that point at it. endpoint  an address with the identity it must prove. Keyed by both, so
+ * that its load, backoff and connections outlive every change of a view that still has it.
  *
- * Choice: two distinct ready endpoints at random, the one with the lower load. Load = peak EWMA of the time to
- * the response head x (requests in flight + 1), by the endpoint's weight. An endpoint that cannot be reached
- * is out of the choice until a dial in the background has succeeded (100 ms to 60 s, jitter 0.1).
- * Who finds no ready endpoint waits in the backend's queue (bounded) and is woken when one is.
+ * Choice: two distinct ready endpoints at random, the one with the lower load. Load = peak EWMA
+ * of the time to the response head x (requests in flight + 1), by the endpoint's weight. An
+ * endpoint that cannot be reached is out of the choice until a dial in the background has
+ * succeeded (100 ms to 60 s, jitter 0.1). Who finds no ready endpoint waits in the backend's
+ * queue (bounded) and is woken when one is.
  *
  * One balance per worker. Nothing here blocks; callbacks come from the loop unless stated.
  */
@@ -44,13 +46,15 @@ struct endpoint;
 struct balance_conf {
     struct event_base *base;
     struct net *net;
-    struct handshakes *handshakes; /* NULL: meshed endpoints are reached in plain text (no identity of our own) */
+    struct handshakes *handshakes; /* NULL: meshed endpoints are reached in plain text (no
+                                      identity of our own) */
     struct http_limits limits;
     uint64_t outbound_connect_ms, inbound_connect_ms;
     uint64_t pool_idle_ms;
     uint64_t failfast_ms;
     unsigned queue_capacity; /* waiting requests of one backend */
-    /* A dialled connection is established (TLS included); its bytes are the endpoint's. May be NULL. */
+    /* A dialled connection is established (TLS included); its bytes are the endpoint's. May be
+     * NULL. */
     void (*on_open)(void *arg, struct endpoint *ep, struct conn *c);
     /* An endpoint's memory goes. May be NULL. */
     void (*on_endpoint_free)(void *arg, struct endpoint *ep);
@@ -76,21 +80,22 @@ enum pool_kind { POOL_HTTP1, POOL_HTTP2, POOL_KINDS };
 struct endpoint {
     UT_hash_handle hh;
     struct balance *balance;
-    char *key;                /* owned */
-    unsigned refs;            /* sets, exchanges, relays, fronts */
+    char *key;                       /* owned */
+    unsigned refs;                   /* sets, exchanges, relays, fronts */
     struct sockaddr_storage address; /* to dial: the application's, or the pod's inbound port */
-    uint16_t port;            /* the application's */
-    char text[56];            /* "ip:port" of the application, for labels and answers */
-    char identity[254];       /* "": plain text */
-    char pod[254];            /* "NS/POD" or "" */
-    /* The service it was first seen behind, for counting connections (they are shared by all): "" none. */
+    uint16_t port;                   /* the application's */
+    char text[56];                   /* "ip:port" of the application, for labels and answers */
+    char identity[254];              /* "": plain text */
+    char pod[254];                   /* "NS/POD" or "" */
+    /* The service it was first seen behind, for counting connections (they are shared by all):
+     * "" none. */
     char service_namespace[64], service[254];
     uint16_t service_port;
-    bool is_inbound;          /* our own application: no backoff, other connect timeout */
+    bool is_inbound; /* our own application: no backoff, other connect timeout */
     uint32_t weight;
-    struct list tallies;      /* the counting room's */
+    struct list tallies; /* the counting room's */
 
-    double rtt_us;            /* peak EWMA */
+    double rtt_us; /* peak EWMA */
     uint64_t rtt_at_us;
     unsigned inflight;
 
@@ -101,10 +106,10 @@ struct endpoint {
     struct timer timer;
     struct dial *probe;
 
-    struct list idle;         /* pooled HTTP/1 connections, the last used first */
-    struct list busy;         /* pooled HTTP/1 connections that are lent */
-    struct list mux;          /* pooled HTTP/2 connections */
-    struct list retired;      /* pooled ones that take no new request */
+    struct list idle;    /* pooled HTTP/1 connections, the last used first */
+    struct list busy;    /* pooled HTTP/1 connections that are lent */
+    struct list mux;     /* pooled HTTP/2 connections */
+    struct list retired; /* pooled ones that take no new request */
     unsigned n_idle, n_mux;
     struct list waiting[POOL_KINDS]; /* struct lend */
     unsigned n_waiting[POOL_KINDS], n_dialing[POOL_KINDS];
@@ -120,12 +125,14 @@ struct endpoint_spec {
 };
 
 /* The endpoint of that key, made if it is new; a reference is the caller's. */
-MUST_USE err_t endpoint_get(struct balance *b, const struct endpoint_spec *spec, struct endpoint **out);
+MUST_USE err_t endpoint_get(struct balance *b, const struct endpoint_spec *spec,
+                            struct endpoint **out);
 void endpoint_ref(struct endpoint *ep);
 void endpoint_unref(struct endpoint **ep);
 bool endpoint_is_meshed(const struct endpoint *ep);
 
-/* A request was given to it / has ended. rtt_us: from dispatch to the response head (0: none came). */
+/* A request was given to it / has ended. rtt_us: from dispatch to the response head (0: none
+ * came). */
 void endpoint_begin(struct endpoint *ep);
 void endpoint_sample(struct endpoint *ep, uint64_t rtt_us);
 void endpoint_end(struct endpoint *ep);
@@ -141,7 +148,7 @@ struct backend {
     struct balance *balance;
     char *key; /* "NS/NAME:PORT", or "IP:PORT" of a plain address; owned */
     unsigned refs;
-    uint64_t serial;   /* unique for the life of the worker */
+    uint64_t serial; /* unique for the life of the worker */
     uint64_t revision;
     char namespace[64], name[254];
     uint16_t port;
@@ -150,18 +157,19 @@ struct backend {
     uint8_t protocol;
     struct endpoint **set; /* owned array of references */
     size_t n_set;
-    struct list waiting;   /* struct pick_wait */
+    struct list waiting; /* struct pick_wait */
     unsigned n_waiting;
-    struct list hungry;    /* in balance while somebody waits */
+    struct list hungry;        /* in balance while somebody waits */
     uint64_t unready_since_ms; /* 0: a ready endpoint was seen last */
     /* Since the last settle to weft-retry; the exchange's. */
     uint32_t requests, successes;
     struct list settling;
 };
 
-/* The backend of that name with the set of this view, if the view is newer than what it has. A reference is
- * the caller's. is_local(arg, ip) says whether an address is this pod's own: such endpoints are dialled in plain
- * text, straight to the application. Endpoints with an address that does not parse are left out. */
+/* The backend of that name with the set of this view, if the view is newer than what it has. A
+ * reference is the caller's. is_local(arg, ip) says whether an address is this pod's own: such
+ * endpoints are dialled in plain text, straight to the application. Endpoints with an address
+ * that does not parse are left out. */
 struct backend_spec {
     const struct wire_backend *view;
     uint64_t revision;
@@ -169,11 +177,12 @@ struct backend_spec {
     bool (*is_local)(void *arg, const struct sockaddr_storage *a);
     void *arg;
 };
-MUST_USE err_t backend_get(struct balance *b, const struct backend_spec *spec, struct backend **out);
+MUST_USE err_t backend_get(struct balance *b, const struct backend_spec *spec,
+                           struct backend **out);
 void backend_unref(struct backend **be);
 
-/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. `avoid` (only compared; may be NULL) is taken
- * only if no other is ready: where an attempt has just failed. */
+/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. `avoid` (only compared; may
+ * be NULL) is taken only if no other is ready: where an attempt has just failed. */
 struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid);
 bool backend_has_ready(const struct backend *be);
 /* Nothing was ready for longer than the failfast timeout: refuse at once. */
@@ -191,16 +200,18 @@ void pick_wait_cancel(struct pick_wait *w); /* also fine when not waiting */
 /* ---- connections to endpoints ---- */
 
 struct dial_result {
-    struct conn *conn;       /* NULL: failed. Else the callee owns it (conn_own or close) before it returns */
-    bool is_tls, is_timeout, is_local; /* of a failure; is_local: an error of ours, not the endpoint's */
-    const char *code;        /* of a failure: stable word of the handshake, or "" */
+    struct conn
+        *conn; /* NULL: failed. Else the callee owns it (conn_own or close) before it returns */
+    bool is_tls, is_timeout,
+        is_local;     /* of a failure; is_local: an error of ours, not the endpoint's */
+    const char *code; /* of a failure: stable word of the handshake, or "" */
 };
 typedef void dial_done_fn(void *arg, const struct dial_result *r);
 
-/* Connects; to a meshed endpoint with TLS and the transport header. `done` comes once, from the loop, never before
- * this returns: forget *out when it comes. Counts for readiness. */
-MUST_USE err_t dial_start(struct endpoint *ep, enum session_protocol session, dial_done_fn *done, void *arg,
-                          struct dial **out);
+/* Connects; to a meshed endpoint with TLS and the transport header. `done` comes once, from the
+ * loop, never before this returns: forget *out when it comes. Counts for readiness. */
+MUST_USE err_t dial_start(struct endpoint *ep, enum session_protocol session,
+                          dial_done_fn *done, void *arg, struct dial **out);
 void dial_cancel(struct dial **d);
 
 struct lend_failure {
@@ -216,12 +227,15 @@ struct lend {
     void (*done)(struct lend *l, struct http_back *back, const struct lend_failure *why);
 };
 
-/* Lends a connection with a free slot: one that is open, now (STEP_DONE, *out), or a new one soon (STEP_LATER: l->done
- * runs once, from the loop, never before this returns). STEP_FAILED: no memory. */
-enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l, struct http_back **out);
+/* Lends a connection with a free slot: one that is open, now (STEP_DONE, *out), or a new one
+ * soon (STEP_LATER: l->done runs once, from the loop, never before this returns). STEP_FAILED:
+ * no memory. */
+enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l,
+                        struct http_back **out);
 void lend_cancel(struct lend *l); /* also fine when not waiting */
 
-/* A connection to a plain endpoint that was dialled before the protocol was known becomes one of its pool. */
+/* A connection to a plain endpoint that was dialled before the protocol was known becomes one
+ * of its pool. */
 void endpoint_donate(struct endpoint *ep, enum pool_kind kind, struct conn *c);
 
 #endif

@@ -1,4 +1,5 @@
-/* One outgoing connection being made: TCP, then for meshed endpoints TLS and the transport header.
+/* One outgoing connection being made: TCP, then for meshed endpoints TLS and the transport
+ * header.
  *
  *   CONNECTING --on_connected--> SHAKING (meshed) --established--> told
  *       |                            |
@@ -30,7 +31,8 @@ static void dial_free(struct dial *d)
     free(d);
 }
 
-/* Tells the asker and goes. The endpoint's state moves first, so that the asker chooses anew correctly. */
+/* Tells the asker and goes. The endpoint's state moves first, so that the asker chooses anew
+ * correctly. */
 static void dial_tell(struct dial *d, const struct dial_result *r)
 {
     struct endpoint *ep = d->ep;
@@ -45,8 +47,8 @@ static void dial_tell(struct dial *d, const struct dial_result *r)
     if (r->conn != NULL && ep->balance->conf.on_open != NULL)
         ep->balance->conf.on_open(ep->balance->conf.arg, ep, r->conn);
     if (r->conn == NULL)
-        log_debug("endpoint not reached", "endpoint=%s tls=%d timeout=%d code=%s", ep->text, r->is_tls,
-                  r->is_timeout, r->code);
+        log_debug("endpoint not reached", "endpoint=%s tls=%d timeout=%d code=%s", ep->text,
+                  r->is_tls, r->is_timeout, r->code);
     d->done(d->arg, r);
     dial_free(d);
 }
@@ -54,9 +56,10 @@ static void dial_tell(struct dial *d, const struct dial_result *r)
 static void dial_fail(struct dial *d, bool is_tls, bool is_timeout, const char *code)
 {
     /* Trouble of our own side says nothing about the endpoint. */
-    bool is_local = is_tls && (strcmp(code, "NO_CERTIFICATE_YET") == 0 || strcmp(code, "TLS_GONE") == 0 ||
-                               strcmp(code, "BUSY") == 0);
-    struct dial_result r = {.is_tls = is_tls, .is_timeout = is_timeout, .is_local = is_local, .code = code};
+    bool is_local = is_tls && (strcmp(code, "NO_CERTIFICATE_YET") == 0 ||
+                               strcmp(code, "TLS_GONE") == 0 || strcmp(code, "BUSY") == 0);
+    struct dial_result r = {
+        .is_tls = is_tls, .is_timeout = is_timeout, .is_local = is_local, .code = code};
 
     dial_tell(d, &r);
 }
@@ -143,8 +146,8 @@ static void on_connected(struct conn *c)
     struct dial_result r = {.conn = c, .code = ""};
 
     if (endpoint_is_meshed(d->ep)) {
-        if (handshake_connect(d->ep->balance->conf.handshakes, c, slice_str(d->ep->identity), true, on_shaken,
-                              d, &d->hs) == OK)
+        if (handshake_connect(d->ep->balance->conf.handshakes, c, slice_str(d->ep->identity),
+                              true, on_shaken, d, &d->hs) == OK)
             return;
         d->conn = NULL;
         conn_own(c, NULL, NULL);
@@ -159,8 +162,8 @@ static void on_connected(struct conn *c)
 static const struct conn_events dial_events = {
     .on_bytes = take_none, .on_connected = on_connected, .on_closed = on_conn_closed};
 
-err_t dial_start(struct endpoint *ep, enum session_protocol session, dial_done_fn *done, void *arg,
-                 struct dial **out)
+err_t dial_start(struct endpoint *ep, enum session_protocol session, dial_done_fn *done,
+                 void *arg, struct dial **out)
 {
     const struct balance_conf *conf = &ep->balance->conf;
     uint64_t limit = ep->is_inbound ? conf->inbound_connect_ms : conf->outbound_connect_ms;
@@ -175,8 +178,8 @@ err_t dial_start(struct endpoint *ep, enum session_protocol session, dial_done_f
     d->arg = arg;
     ep->last_was_opaque = session == SESSION_OPAQUE;
     timer_init(&d->timer, conf->base, on_timer, d);
-    if (conn_dial(conf->net, (const struct sockaddr *)&ep->address, address_len(&ep->address), limit + 1000,
-                  &dial_events, d, &d->conn) != OK) {
+    if (conn_dial(conf->net, (const struct sockaddr *)&ep->address, address_len(&ep->address),
+                  limit + 1000, &dial_events, d, &d->conn) != OK) {
         d->conn = NULL;
         timer_once(&d->timer, 0);
     } else {

@@ -6,8 +6,9 @@
  *   READY    may be chosen; connections are made when a request needs one
  *   BACKOFF  not chosen; the timer runs
  *   PROBING  not chosen; a dial in the background is under way
- * The application of our own pod (is_inbound) stays READY: who asks for it has no other choice, and the
- * caller's side decides about retries. endpoint_enter is the only writer of the state. */
+ * The application of our own pod (is_inbound) stays READY: who asks for it has no other choice,
+ * and the caller's side decides about retries. endpoint_enter is the only writer of the state.
+ */
 #include "proxy/balance/balance_priv.h"
 
 #include "kit/clock.h"
@@ -95,8 +96,8 @@ static struct endpoint *endpoint_make(struct balance *b, const struct endpoint_s
 
 err_t endpoint_get(struct balance *b, const struct endpoint_spec *spec, struct endpoint **out)
 {
-    bool is_meshed = spec->identity.n > 0 && spec->inbound_port != 0 && b->conf.handshakes != NULL &&
-                     spec->identity.n < sizeof((*out)->identity);
+    bool is_meshed = spec->identity.n > 0 && spec->inbound_port != 0 &&
+                     b->conf.handshakes != NULL && spec->identity.n < sizeof((*out)->identity);
     char key[KEY_MAX];
     size_t key_n = make_key(spec, is_meshed, key);
     struct endpoint *ep;
@@ -149,7 +150,8 @@ void endpoint_unref(struct endpoint **epp)
     BUG_ON(ep->refs == 0);
     if (--ep->refs > 0)
         return;
-    /* Nobody can choose it any more. A reference held meanwhile keeps it from going under our feet. */
+    /* Nobody can choose it any more. A reference held meanwhile keeps it from going under our
+     * feet. */
     ep->refs++;
     timer_stop(&ep->timer);
     dial_cancel(&ep->probe);
@@ -162,7 +164,8 @@ void endpoint_unref(struct endpoint **epp)
 
 /* ---- load ---- */
 
-/* e^-x for x >= 0, good to 2 % where it matters and never negative: no libm on the request's path. */
+/* e^-x for x >= 0, good to 2 % where it matters and never negative: no libm on the request's
+ * path. */
 static double decay(double x)
 {
     return 1.0 / (1.0 + x + x * x / 2.0);
@@ -198,8 +201,10 @@ double endpoint_load(struct endpoint *ep)
 {
     double age = (double)(clock_now_us() - ep->rtt_at_us) / BALANCE_DECAY_US;
 
-    /* Without samples the estimate fades, so that an endpoint that was slow once is tried again. */
-    return ep->rtt_us * decay(age) * (double)(ep->inflight + 1) * (10000.0 / (double)ep->weight);
+    /* Without samples the estimate fades, so that an endpoint that was slow once is tried
+     * again. */
+    return ep->rtt_us * decay(age) * (double)(ep->inflight + 1) *
+           (10000.0 / (double)ep->weight);
 }
 
 /* ---- readiness ---- */
@@ -230,7 +235,8 @@ static void on_probed(void *arg, const struct dial_result *r)
     }
     endpoint_enter(ep, ENDPOINT_READY);
     log_info("endpoint is back", "endpoint=%s", ep->text);
-    (void)pool_adopt(ep, ep->last_kind, r->conn); /* failure has closed it; a request dials again */
+    (void)pool_adopt(ep, ep->last_kind,
+                     r->conn); /* failure has closed it; a request dials again */
 }
 
 static void probe_start(struct endpoint *ep)
@@ -238,7 +244,8 @@ static void probe_start(struct endpoint *ep)
     if (ep->state != ENDPOINT_BACKOFF)
         return;
     if (ep->last_was_opaque) {
-        /* A connection made only to look would be seen by the application: the next user tries instead. */
+        /* A connection made only to look would be seen by the application: the next user tries
+         * instead. */
         uint32_t kept = ep->backoff_ms;
 
         endpoint_enter(ep, ENDPOINT_READY);

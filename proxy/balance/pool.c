@@ -1,8 +1,8 @@
 /* Pools: connections to an endpoint that requests are lent slots of.
  *
- * HTTP/1: a connection carries one request; idle ones are kept in a stack (the last used is the least likely
- * to have been closed by the peer) and go after pool_idle_ms. HTTP/2: few connections carry many; one
- * more is dialled while slots are short, up to BALANCE_MUX_MAX.
+ * HTTP/1: a connection carries one request; idle ones are kept in a stack (the last used is the
+ * least likely to have been closed by the peer) and go after pool_idle_ms. HTTP/2: few
+ * connections carry many; one more is dialled while slots are short, up to BALANCE_MUX_MAX.
  *
  *   (dialled) -> busy <-> idle (HTTP/1)  |  mux (HTTP/2)  -> retired -> gone
  */
@@ -38,7 +38,8 @@ void pool_init(struct endpoint *ep)
 bool pool_is_empty(const struct endpoint *ep)
 {
     return list_is_empty(&ep->idle) && list_is_empty(&ep->busy) && list_is_empty(&ep->mux) &&
-           list_is_empty(&ep->retired) && ep->n_dialing[POOL_HTTP1] == 0 && ep->n_dialing[POOL_HTTP2] == 0;
+           list_is_empty(&ep->retired) && ep->n_dialing[POOL_HTTP1] == 0 &&
+           ep->n_dialing[POOL_HTTP2] == 0;
 }
 
 /* ---- membership ---- */
@@ -95,11 +96,14 @@ static void serve_waiting(struct pooled *p)
     }
 }
 
-/* A dial has failed: those for whom no other is under way hear of it. On HTTP/2 any connection will do, so
- * they go on waiting while there is one. */
-static void pool_fail_waiting(struct endpoint *ep, enum pool_kind kind, const struct lend_failure *why)
+/* A dial has failed: those for whom no other is under way hear of it. On HTTP/2 any connection
+ * will do, so they go on waiting while there is one. */
+static void pool_fail_waiting(struct endpoint *ep, enum pool_kind kind,
+                              const struct lend_failure *why)
 {
-    unsigned n = ep->n_waiting[kind] - (ep->n_dialing[kind] < ep->n_waiting[kind] ? ep->n_dialing[kind] : ep->n_waiting[kind]);
+    unsigned n =
+        ep->n_waiting[kind] -
+        (ep->n_dialing[kind] < ep->n_waiting[kind] ? ep->n_dialing[kind] : ep->n_waiting[kind]);
     struct list failed, *node;
 
     if (kind == POOL_HTTP2)
@@ -169,8 +173,11 @@ static void on_back_closed(void *arg, struct http_back *back, int why)
 bool pool_adopt(struct endpoint *ep, enum pool_kind kind, struct conn *c)
 {
     struct pooled *p = calloc(1, sizeof(*p));
-    struct http_back_conf conf = {.limits = ep->balance->conf.limits, .on_ready = on_back_ready,
-                                  .on_retired = on_back_retired, .on_closed = on_back_closed, .arg = p};
+    struct http_back_conf conf = {.limits = ep->balance->conf.limits,
+                                  .on_ready = on_back_ready,
+                                  .on_retired = on_back_retired,
+                                  .on_closed = on_back_closed,
+                                  .arg = p};
     err_t why;
 
     if (endpoint_is_meshed(ep)) { /* a proxy of ours or Linkerd's: PINGs are welcome there */
@@ -186,7 +193,8 @@ bool pool_adopt(struct endpoint *ep, enum pool_kind kind, struct conn *c)
     p->kind = kind;
     list_init(&p->node);
     list_init(&p->age);
-    why = kind == POOL_HTTP2 ? http2_client_start(c, &conf, &p->back) : http1_client_start(c, &conf, &p->back);
+    why = kind == POOL_HTTP2 ? http2_client_start(c, &conf, &p->back)
+                             : http1_client_start(c, &conf, &p->back);
     if (why != OK) {
         conn_own(c, NULL, NULL);
         conn_close(c, CLOSE_LIMIT);
@@ -218,7 +226,9 @@ static void on_dialled(void *arg, const struct dial_result *r)
     endpoint_ref(ep); /* callbacks below may drop the last reference */
     ep->n_dialing[kind]--;
     if (r->conn == NULL) {
-        struct lend_failure why = {.is_tls = r->is_tls, .is_timeout = r->is_timeout, .is_local = r->is_local,
+        struct lend_failure why = {.is_tls = r->is_tls,
+                                   .is_timeout = r->is_timeout,
+                                   .is_local = r->is_local,
                                    .code = r->code};
 
         pool_fail_waiting(ep, kind, &why);
@@ -252,7 +262,8 @@ static void pool_dial_more(struct endpoint *ep, enum pool_kind kind)
         return;
     if (kind == POOL_HTTP1) {
         if (ep->n_dialing[kind] < ep->n_waiting[kind])
-            (void)pool_dial(ep, kind); /* out of memory: the waiting ones have their own limit of time */
+            (void)pool_dial(
+                ep, kind); /* out of memory: the waiting ones have their own limit of time */
     } else if (ep->n_dialing[kind] == 0 && ep->n_mux < BALANCE_MUX_MAX) {
         (void)pool_dial(ep, kind);
     }
@@ -278,7 +289,7 @@ static struct http_back *lend_mux(struct endpoint *ep)
     struct http_back *best = NULL;
     unsigned fewest = 0;
 
-    LIST_EACH(it, &ep->mux) {
+    LIST_EACH (it, &ep->mux) {
         struct pooled *p = CONTAINER_OF(it, struct pooled, node);
         unsigned running = http_back_running(p->back);
 
@@ -290,7 +301,8 @@ static struct http_back *lend_mux(struct endpoint *ep)
     return best;
 }
 
-enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l, struct http_back **out)
+enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l,
+                        struct http_back **out)
 {
     struct http_back *back = kind == POOL_HTTP1 ? lend_idle(ep) : lend_mux(ep);
 

@@ -41,8 +41,10 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
 static void on_eof(struct conn *c, bool is_clean)
 {
     struct detect *d = conn_owner(c);
-    /* Bytes that could still have become something came, and now no more will: opaque passes them on. */
-    struct detect_result r = {.look = LOOK_OPAQUE, .is_gone = conn_info(c)->bytes_in == 0 || !is_clean};
+    /* Bytes that could still have become something came, and now no more will: opaque passes
+     * them on. */
+    struct detect_result r = {.look = LOOK_OPAQUE,
+                              .is_gone = conn_info(c)->bytes_in == 0 || !is_clean};
 
     detect_settle(d, &r);
 }
@@ -64,10 +66,12 @@ static void on_timer(void *arg)
     detect_settle(arg, &r);
 }
 
-static const struct conn_events events = {.on_bytes = on_bytes, .on_eof = on_eof, .on_closed = on_closed};
+static const struct conn_events events = {
+    .on_bytes = on_bytes, .on_eof = on_eof, .on_closed = on_closed};
 
 void detect_start(struct detect *d, struct conn *c, const struct detect_conf *conf,
-                  void (*done)(void *arg, const struct detect_result *r), void (*closed)(void *arg), void *arg)
+                  void (*done)(void *arg, const struct detect_result *r),
+                  void (*closed)(void *arg), void *arg)
 {
     d->conn = c;
     d->conf = *conf;

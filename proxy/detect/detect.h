@@ -20,10 +20,10 @@ struct detect_conf {
 };
 
 struct detect_result {
-    enum look look;    /* never LOOK_MORE */
-    slice_t sni;       /* TLS and wants_sni; valid during the call */
+    enum look look; /* never LOOK_MORE */
+    slice_t sni;    /* TLS and wants_sni; valid during the call */
     bool is_timeout;
-    bool is_gone;      /* the peer closed before it said anything; the conn is to be closed */
+    bool is_gone; /* the peer closed before it said anything; the conn is to be closed */
 };
 
 struct detect {
@@ -36,12 +36,14 @@ struct detect {
     void *arg;
 };
 
-/* Owns the conn from now on. `done` or `closed` comes once, from the loop, never before this returns. After
- * `done` the conn has no owner: give it one, or close it. */
+/* Owns the conn from now on. `done` or `closed` comes once, from the loop, never before this
+ * returns. After `done` the conn has no owner: give it one, or close it. */
 void detect_start(struct detect *d, struct conn *c, const struct detect_conf *conf,
-                  void (*done)(void *arg, const struct detect_result *r), void (*closed)(void *arg), void *arg);
+                  void (*done)(void *arg, const struct detect_result *r),
+                  void (*closed)(void *arg), void *arg);
 
-/* Stops watching without a result; the conn has no owner then. Fine when it is settled already. */
+/* Stops watching without a result; the conn has no owner then. Fine when it is settled already.
+ */
 void detect_stop(struct detect *d);
 
 #endif

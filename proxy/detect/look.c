@@ -23,12 +23,12 @@ static enum look look_tls(slice_t b)
     return b.p[5] == 1 ? LOOK_TLS : LOOK_OPAQUE;
 }
 
-/* The target behind the method's blank begins with '/' (origin form), '*' (OPTIONS), or a letter, digit or '['
- * (absolute form, authority form of CONNECT). */
+/* The target behind the method's blank begins with '/' (origin form), '*' (OPTIONS), or a
+ * letter, digit or '[' (absolute form, authority form of CONNECT). */
 static bool may_begin_target(uint8_t b)
 {
-    return b == '/' || b == '*' || b == '[' || (b >= '0' && b <= '9') || (b >= 'A' && b <= 'Z') ||
-           (b >= 'a' && b <= 'z');
+    return b == '/' || b == '*' || b == '[' || (b >= '0' && b <= '9') ||
+           (b >= 'A' && b <= 'Z') || (b >= 'a' && b <= 'z');
 }
 
 /* A complete line: ends with " HTTP/" and a digit before what remains of the version. */
@@ -118,7 +118,8 @@ static bool find_server_name(slice_t extensions, slice_t *sni)
             return false;
         if (type.p[0] != 0 || type.p[1] != 0)
             continue;
-        if (!take_vector(&body, 2, &list) || !take(&list, 1, &kind) || !take_vector(&list, 2, &name))
+        if (!take_vector(&body, 2, &list) || !take(&list, 1, &kind) ||
+            !take_vector(&list, 2, &name))
             return false;
         if (kind.p[0] == 0)
             *sni = name;
@@ -132,8 +133,8 @@ static enum step read_hello(slice_t hello, slice_t *sni)
     slice_t skip, extensions;
 
     *sni = SLICE_LIT("");
-    if (!take(&hello, 2 + 32, &skip) || !take_vector(&hello, 1, &skip) || !take_vector(&hello, 2, &skip) ||
-        !take_vector(&hello, 1, &skip))
+    if (!take(&hello, 2 + 32, &skip) || !take_vector(&hello, 1, &skip) ||
+        !take_vector(&hello, 2, &skip) || !take_vector(&hello, 1, &skip))
         return STEP_FAILED;
     if (hello.n == 0)
         return STEP_DONE; /* no extensions */

@@ -1,4 +1,5 @@
-/* What the first bytes of a connection are: pure functions over the bytes that have come so far. */
+/* What the first bytes of a connection are: pure functions over the bytes that have come so
+ * far. */
 #ifndef PROXY_DETECT_LOOK_H
 #define PROXY_DETECT_LOOK_H
 
@@ -14,15 +15,17 @@ enum look {
 };
 
 #define LOOK_METHOD_MAX 32
-#define LOOK_LINE_MAX   4096 /* a longer first line that began like a request is taken for one */
-#define LOOK_HELLO_MAX  16384
+#define LOOK_LINE_MAX   4096 /* a longer first line that began like a request is taken for one \
+                              */
+#define LOOK_HELLO_MAX 16384
 
 /* Any number of bytes, the same verdict however they were cut into segments. */
 enum look look_at(slice_t bytes);
 
-/* The server name in a ClientHello. STEP_LATER: it is not complete. STEP_DONE: *sni is set (empty if it names
- * none). STEP_FAILED: not a well-formed ClientHello, or longer than LOOK_HELLO_MAX. `room` (LOOK_HELLO_MAX bytes) is
- * where a hello that spans records is put together; *sni may point into it. */
+/* The server name in a ClientHello. STEP_LATER: it is not complete. STEP_DONE: *sni is set
+ * (empty if it names none). STEP_FAILED: not a well-formed ClientHello, or longer than
+ * LOOK_HELLO_MAX. `room` (LOOK_HELLO_MAX bytes) is where a hello that spans records is put
+ * together; *sni may point into it. */
 enum step look_sni(slice_t bytes, uint8_t *room, slice_t *sni);
 
 #endif

@@ -34,7 +34,8 @@ void destination_unref(struct destination **dp)
 }
 
 static err_t make_backends(struct destination *d, struct balance *balance,
-                           bool (*is_local)(void *arg, const struct sockaddr_storage *a), void *arg)
+                           bool (*is_local)(void *arg, const struct sockaddr_storage *a),
+                           void *arg)
 {
     const struct wire_destination *v = d->view;
 
@@ -42,8 +43,11 @@ static err_t make_backends(struct destination *d, struct balance *balance,
     if (d->backends == NULL)
         return ERR_OF(NOMEM);
     for (size_t i = 0; i < v->n_backends; i++) {
-        struct backend_spec spec = {.view = &v->backends[i], .revision = v->revision,
-                                    .is_single = v->kind != DESTINATION_SERVICE, .is_local = is_local, .arg = arg};
+        struct backend_spec spec = {.view = &v->backends[i],
+                                    .revision = v->revision,
+                                    .is_single = v->kind != DESTINATION_SERVICE,
+                                    .is_local = is_local,
+                                    .arg = arg};
 
         TRY(backend_get(balance, &spec, &d->backends[i]));
         d->n_backends++;
@@ -56,13 +60,15 @@ static err_t check(const struct wire_destination *v)
     if (v->kind > DESTINATION_ENDPOINT || v->protocol > PROTOCOL_OPAQUE)
         return ERR_OF(MALFORMED);
     for (size_t i = 0; i < v->n_backends; i++)
-        if (v->backends[i].protocol > PROTOCOL_OPAQUE || v->backends[i].state > ROUTE_BACKEND_MISSING)
+        if (v->backends[i].protocol > PROTOCOL_OPAQUE ||
+            v->backends[i].state > ROUTE_BACKEND_MISSING)
             return ERR_OF(MALFORMED);
     return OK;
 }
 
 static err_t destination_fill(struct destination *d, slice_t bytes, struct balance *balance,
-                              bool (*is_local)(void *arg, const struct sockaddr_storage *a), void *arg)
+                              bool (*is_local)(void *arg, const struct sockaddr_storage *a),
+                              void *arg)
 {
     char why[160] = "";
     err_t e;
@@ -80,22 +86,29 @@ static err_t destination_fill(struct destination *d, slice_t bytes, struct balan
     TRY(check(d->view));
     e = route_table_new(d->view, &d->routes, why);
     if (e != OK) {
-        log_warn("routes of a view cannot be used", "target=%.*s why=%s", SLICE_FMT(d->view->target), why);
+        log_warn("routes of a view cannot be used", "target=%.*s why=%s",
+                 SLICE_FMT(d->view->target), why);
         return e;
     }
     return make_backends(d, balance, is_local, arg);
 }
 
 /* A plain address, in the form in which the link would have told it. */
-static err_t encode_plain(slice_t target, uint64_t revision, const struct sockaddr_storage *address, struct buf *out)
+static err_t encode_plain(slice_t target, uint64_t revision,
+                          const struct sockaddr_storage *address, struct buf *out)
 {
     char ip[ADDRESS_TEXT];
     struct wire_endpoint ep = {.port = address_port(address), .weight = 10000};
     struct wire_backend be = {.port = ep.port, .n_endpoints = 1, .endpoints = &ep};
     struct wire_weighted share = {.backend = 0, .weight = 1};
     struct wire_rule rule = {.n_backends = 1, .backends = &share};
-    struct wire_destination v = {.target = target, .revision = revision, .port = ep.port, .n_rules = 1,
-                                 .rules = &rule, .n_backends = 1, .backends = &be};
+    struct wire_destination v = {.target = target,
+                                 .revision = revision,
+                                 .port = ep.port,
+                                 .n_rules = 1,
+                                 .rules = &rule,
+                                 .n_backends = 1,
+                                 .backends = &be};
 
     address_print_ip(address, ip);
     ep.ip = slice_str(ip);
@@ -115,7 +128,8 @@ err_t destination_read(slice_t bytes, struct balance *balance,
     d->refs = 1;
     why = destination_fill(d, bytes, balance, is_local, arg);
     if (why == OK && d->n_backends == 0) {
-        /* Nothing is behind it (kind 0): the address itself is. A name has none, and has no route either. */
+        /* Nothing is behind it (kind 0): the address itself is. A name has none, and has no
+         * route either. */
         struct sockaddr_storage address;
 
         if (address_parse_pair(d->view->target, &address)) {
@@ -137,8 +151,8 @@ err_t destination_read(slice_t bytes, struct balance *balance,
     return OK;
 }
 
-err_t destination_plain(const char *text, const struct sockaddr_storage *address, struct balance *balance,
-                        struct destination **out)
+err_t destination_plain(const char *text, const struct sockaddr_storage *address,
+                        struct balance *balance, struct destination **out)
 {
     struct buf plain;
     err_t why;

@@ -68,7 +68,8 @@ static void target_give_up(struct target *t)
 
     if (t->state != TARGET_ASKED)
         return;
-    if (t->has_plain && destination_plain(t->text, &t->plain, d->conf.balance, &version) == OK) {
+    if (t->has_plain &&
+        destination_plain(t->text, &t->plain, d->conf.balance, &version) == OK) {
         d->counters.guesses++;
         log_debug("target treated as unknown", "target=%s", t->text);
         target_put(t, version, TARGET_GUESSED);
@@ -109,7 +110,8 @@ static void target_forget(struct target *t)
     struct wire_forget m = {.target = slice_str(t->text)};
 
     if (t->discover->link != NULL)
-        err_ignore(WIRE_SEND(t->discover->link, SLICE_LIT(""), forget, &m)); /* away: it has forgotten already */
+        err_ignore(WIRE_SEND(t->discover->link, SLICE_LIT(""), forget,
+                             &m)); /* away: it has forgotten already */
     target_free(t);
 }
 
@@ -120,8 +122,8 @@ static void on_sweep(void *arg)
     uint64_t now = clock_now_ms();
 
     HASH_ITER(hh, d->targets, t, next)
-        if (t->users == 0 && now - t->idle_since_ms >= DISCOVER_IDLE_MS)
-            target_forget(t);
+    if (t->users == 0 && now - t->idle_since_ms >= DISCOVER_IDLE_MS)
+        target_forget(t);
 }
 
 /* ---- from the link ---- */
@@ -152,7 +154,8 @@ static void on_destination(struct discover *d, const struct wire_destination *m,
     if (d->link != NULL) {
         struct wire_applied done = {.topic = slice_str(t->text), .revision = m->revision};
 
-        err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), applied, &done)); /* away: told anew after its return */
+        err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), applied,
+                             &done)); /* away: told anew after its return */
     }
 }
 
@@ -199,7 +202,8 @@ static void say_serving(struct discover *d)
     struct wire_serving m = {.is_serving = d->is_serving};
 
     if (d->link != NULL && d->serving_is_known)
-        err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), serving, &m)); /* away: said again at its return */
+        err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), serving,
+                             &m)); /* away: said again at its return */
 }
 
 static void on_link(void *arg, bool is_up)
@@ -214,10 +218,11 @@ static void on_link(void *arg, bool is_up)
         d->unlinked_since_ms = clock_now_ms();
         return;
     }
-    err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), listen, &ports)); /* on failure the next on_link repeats it */
+    err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), listen,
+                         &ports)); /* on failure the next on_link repeats it */
     say_serving(d);
     HASH_ITER(hh, d->targets, t, next)
-        target_ask(t);
+    target_ask(t);
 }
 
 /* ---- uses ---- */
@@ -242,10 +247,10 @@ static bool make_room(struct discover *d)
     if (HASH_COUNT(d->targets) < DISCOVER_TARGETS_MAX)
         return true;
     HASH_ITER(hh, d->targets, t, next)
-        if (t->users == 0) {
-            target_forget(t);
-            return true;
-        }
+    if (t->users == 0) {
+        target_forget(t);
+        return true;
+    }
     return false;
 }
 
@@ -373,8 +378,13 @@ bool discover_is_linked(const struct discover *d)
 err_t discover_new(const struct discover_conf *conf, struct discover **out)
 {
     struct discover *d = calloc(1, sizeof(*d));
-    struct mailbox_conf mc = {.kind = MAILBOX_DEALER, .name = "link", .endpoint = conf->endpoint,
-                              .hwm = 10000, .on_msg = on_msg, .on_link = on_link, .arg = d};
+    struct mailbox_conf mc = {.kind = MAILBOX_DEALER,
+                              .name = "link",
+                              .endpoint = conf->endpoint,
+                              .hwm = 10000,
+                              .on_msg = on_msg,
+                              .on_link = on_link,
+                              .arg = d};
     err_t why;
 
     if (d == NULL)
@@ -402,7 +412,7 @@ void discover_free(struct discover **dp)
     if (d == NULL)
         return;
     HASH_ITER(hh, d->targets, t, next)
-        target_free(t);
+    target_free(t);
     timer_stop(&d->sweep);
     mailbox_close(&d->link);
     free(d);

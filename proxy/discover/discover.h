@@ -1,12 +1,15 @@
-/* What is behind a target: asked from weft-link once, kept, and replaced when a newer view comes.
+/* What is behind a target: asked from weft-link once, kept, and replaced when a newer view
+ * comes.
  *
- * A target is a text, "IP:PORT" of an original destination or "NAME:PORT". Its view is an immutable, counted
- * `struct destination`: whoever began with one keeps it, new requests take the newest. While the link is
- * away everything goes on with what is known. A target that nobody can tell about in time is treated as
- * unknown to the mesh (kind 0: plain text to the original address) if that address is known.
+ * A target is a text, "IP:PORT" of an original destination or "NAME:PORT". Its view is an
+ * immutable, counted `struct destination`: whoever began with one keeps it, new requests take
+ * the newest. While the link is away everything goes on with what is known. A target that
+ * nobody can tell about in time is treated as unknown to the mesh (kind 0: plain text to the
+ * original address) if that address is known.
  *
- * States of a target:  ASKED --destination--> KNOWN (for ever; later views replace the version in force)
- *                      ASKED --out of time, unresolved--> GUESSED (plain) or LOST (no address) --destination--> KNOWN
+ * States of a target:  ASKED --destination--> KNOWN (for ever; later views replace the version
+ * in force) ASKED --out of time, unresolved--> GUESSED (plain) or LOST (no address)
+ * --destination--> KNOWN
  */
 #ifndef PROXY_DISCOVER_DISCOVER_H
 #define PROXY_DISCOVER_DISCOVER_H
@@ -30,7 +33,13 @@ struct discover;
 struct route_table;
 
 enum destination_kind { DESTINATION_PLAIN, DESTINATION_SERVICE, DESTINATION_ENDPOINT };
-enum protocol { PROTOCOL_DETECT, PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_GRPC, PROTOCOL_OPAQUE };
+enum protocol {
+    PROTOCOL_DETECT,
+    PROTOCOL_HTTP1,
+    PROTOCOL_HTTP2,
+    PROTOCOL_GRPC,
+    PROTOCOL_OPAQUE
+};
 
 /* A version of a view. Never changed once it is in force. */
 struct destination {
@@ -40,8 +49,8 @@ struct destination {
     const struct wire_destination *view; /* in msg */
     struct route_table *routes;          /* owned */
     size_t n_backends;
-    struct backend **backends;           /* owned array of references, by the indices of the view */
-    bool is_guess;                       /* made up here: nobody told us */
+    struct backend **backends; /* owned array of references, by the indices of the view */
+    bool is_guess;             /* made up here: nobody told us */
 };
 void destination_ref(struct destination *d);
 void destination_unref(struct destination **d);
@@ -64,35 +73,39 @@ struct target {
 
 struct discover_conf {
     struct event_base *base;
-    const char *endpoint; /* ipc of weft-link; NULL: there is none, everything is plain at once */
+    const char
+        *endpoint; /* ipc of weft-link; NULL: there is none, everything is plain at once */
     struct balance *balance;
     uint64_t wait_ms;     /* longest wait for a first answer */
     unsigned waiting_max; /* who may wait for answers, over all targets */
-    bool (*is_local)(void *arg, const struct sockaddr_storage *a); /* one of the pod's own addresses */
+    bool (*is_local)(void *arg,
+                     const struct sockaddr_storage *a); /* one of the pod's own addresses */
     void *arg;
 };
 MUST_USE err_t discover_new(const struct discover_conf *conf, struct discover **out);
 void discover_free(struct discover **d); /* before the balance */
 
-/* A use of the target (its text is copied); ends with target_drop. `plain` may be NULL. QUEUE_FULL: too many
- * targets are in use. */
-MUST_USE err_t discover_use(struct discover *d, slice_t text, const struct sockaddr_storage *plain,
-                            struct target **out);
+/* A use of the target (its text is copied); ends with target_drop. `plain` may be NULL.
+ * QUEUE_FULL: too many targets are in use. */
+MUST_USE err_t discover_use(struct discover *d, slice_t text,
+                            const struct sockaddr_storage *plain, struct target **out);
 void target_drop(struct target **t);
 
 struct target_wait {
     struct list node;
-    struct target *target; /* while it waits */
+    struct target *target;               /* while it waits */
     void (*done)(struct target_wait *w); /* t->state is not ASKED any more */
 };
-/* True: it is known (or given up) now. False: done will run once, from the loop; or, with *why set, refused. */
+/* True: it is known (or given up) now. False: done will run once, from the loop; or, with *why
+ * set, refused. */
 bool target_wait(struct target *t, struct target_wait *w, err_t *why);
 void target_wait_cancel(struct target_wait *w); /* also fine when not waiting */
 
 /* What a port of this pod speaks (enum protocol), by what the control plane says. */
 uint8_t discover_port(const struct discover *d, uint16_t port);
 
-/* Tell the link that the pod takes, or no longer takes, traffic. Repeated by itself when the link returns. */
+/* Tell the link that the pod takes, or no longer takes, traffic. Repeated by itself when the
+ * link returns. */
 void discover_serving(struct discover *d, bool is_serving);
 
 struct discover_counters {
@@ -105,8 +118,8 @@ bool discover_is_linked(const struct discover *d);
 
 /* Builds a version from an encoded `destination` message. Errors of the wire, or MALFORMED. */
 MUST_USE err_t destination_read(slice_t bytes, struct balance *balance,
-                                bool (*is_local)(void *arg, const struct sockaddr_storage *a), void *arg,
-                                struct destination **out);
+                                bool (*is_local)(void *arg, const struct sockaddr_storage *a),
+                                void *arg, struct destination **out);
 /* The version of an address that the mesh does not know. */
 MUST_USE err_t destination_plain(const char *text, const struct sockaddr_storage *address,
                                  struct balance *balance, struct destination **out);

@@ -1,5 +1,5 @@
-/* Failed attempts: is there another one? The proxy knows whether it can be made (the content was kept), the
- * server's side knows whether it is safe (delivered), weft-retry decides. */
+/* Failed attempts: is there another one? The proxy knows whether it can be made (the content
+ * was kept), the server's side knows whether it is safe (delivered), weft-retry decides. */
 #include "proxy/exchange/exchange_priv.h"
 
 #include "kit/clock.h"
@@ -11,7 +11,8 @@
 
 static const struct wire_retry_policy *policy_of(const struct exchange *x)
 {
-    return x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 ? &x->rule->retry[0] : NULL;
+    return x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 ? &x->rule->retry[0]
+                                                                         : NULL;
 }
 
 bool again_wants_status(const struct exchange *x, uint16_t status)
@@ -125,12 +126,16 @@ static err_t send_question(struct exchange *x, const struct attempt_failure *f)
     struct wire_retry_ask q = {
         .service = slice_str(x->parent->key),
         .route = x->rule->route,
-        .attempt = x->attempt == 0 ? 1 : x->attempt > 255 ? 255 : (uint8_t)x->attempt,
+        .attempt = x->attempt == 0    ? 1
+                   : x->attempt > 255 ? 255
+                                      : (uint8_t)x->attempt,
         .delivered = (uint8_t)f->delivered,
         .cause = (uint8_t)f->cause,
         .status = f->status,
         .is_replayable = is_replayable(x, f),
-        .left_ms = x->request_at == 0 ? UINT32_MAX : x->request_at > now ? (uint32_t)(x->request_at - now) : 0,
+        .left_ms = x->request_at == 0    ? UINT32_MAX
+                   : x->request_at > now ? (uint32_t)(x->request_at - now)
+                                         : 0,
     };
 
     if (p != NULL) {
@@ -178,8 +183,8 @@ static void remember(struct exchange *x, const struct attempt_failure *f)
     x->avoid = x->endpoint;
     x->fail_code = f->code;
     x->fail_delivered = f->delivered;
-    if (!slice_to_cstr(slice(f->details.p, f->details.n < 159 ? f->details.n : 159), x->fail_details,
-                       sizeof(x->fail_details)))
+    if (!slice_to_cstr(slice(f->details.p, f->details.n < 159 ? f->details.n : 159),
+                       x->fail_details, sizeof(x->fail_details)))
         x->fail_details[0] = 0;
 }
 

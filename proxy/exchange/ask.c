@@ -62,7 +62,8 @@ static void on_link(void *arg, bool is_up)
     if (is_up)
         return;
     /* It died with our questions: nobody will answer them. */
-    HASH_ITER(hh, a->waiting, ask, next) {
+    HASH_ITER(hh, a->waiting, ask, next)
+    {
         HASH_DEL(a->waiting, ask);
         ask->asks = NULL;
         ask->stop(ask, SLICE_LIT("NO_VERDICT"));
@@ -72,8 +73,13 @@ static void on_link(void *arg, bool is_up)
 err_t asks_new(struct event_base *base, const char *endpoint, struct asks **out)
 {
     struct asks *a = calloc(1, sizeof(*a));
-    struct mailbox_conf mc = {.kind = MAILBOX_DEALER, .name = "retry", .endpoint = endpoint, .hwm = 10000,
-                              .on_msg = on_msg, .on_link = on_link, .arg = a};
+    struct mailbox_conf mc = {.kind = MAILBOX_DEALER,
+                              .name = "retry",
+                              .endpoint = endpoint,
+                              .hwm = 10000,
+                              .on_msg = on_msg,
+                              .on_link = on_link,
+                              .arg = a};
 
     if (a == NULL)
         return ERR_OF(NOMEM);
@@ -130,7 +136,8 @@ void ask_cancel(struct ask *ask)
         return;
     HASH_DEL(a->waiting, ask);
     ask->asks = NULL;
-    err_ignore(WIRE_SEND(a->retry, SLICE_LIT(""), retry_cancel, &m)); /* away: it has forgotten already */
+    err_ignore(WIRE_SEND(a->retry, SLICE_LIT(""), retry_cancel,
+                         &m)); /* away: it has forgotten already */
 }
 
 void asks_note(struct asks *a, struct backend *service, bool is_first, bool is_success)
@@ -147,11 +154,13 @@ void asks_tick(struct asks *a)
 
     while ((node = list_pop(&a->settling)) != NULL) {
         struct backend *be = CONTAINER_OF(node, struct backend, settling);
-        struct wire_retry_settle m = {.service = slice_str(be->key), .requests = be->requests,
+        struct wire_retry_settle m = {.service = slice_str(be->key),
+                                      .requests = be->requests,
                                       .successes = be->successes};
 
         if (a->retry != NULL)
-            err_ignore(WIRE_SEND(a->retry, SLICE_LIT(""), retry_settle, &m)); /* lost: the budget is smaller for a while */
+            err_ignore(WIRE_SEND(a->retry, SLICE_LIT(""), retry_settle,
+                                 &m)); /* lost: the budget is smaller for a while */
         be->requests = be->successes = 0;
     }
 }

@@ -1,5 +1,6 @@
-/* Questions to weft-retry: asked once per failed attempt, answered with go or stop. No answer in time is the
- * asker's affair (it has the timer); weft-retry being away is an answer at once. */
+/* Questions to weft-retry: asked once per failed attempt, answered with go or stop. No answer
+ * in time is the asker's affair (it has the timer); weft-retry being away is an answer at once.
+ */
 #ifndef PROXY_EXCHANGE_ASK_H
 #define PROXY_EXCHANGE_ASK_H
 
@@ -24,8 +25,8 @@ MUST_USE err_t asks_new(struct event_base *base, const char *endpoint, struct as
 void asks_free(struct asks **a);
 bool asks_is_linked(const struct asks *a);
 
-/* Sends the question (`q->id` is filled in). OK: go or stop comes from the loop, once, unless cancelled.
- * PEER_GONE, QUEUE_FULL: weft-retry is away or slow: no retry. */
+/* Sends the question (`q->id` is filled in). OK: go or stop comes from the loop, once, unless
+ * cancelled. PEER_GONE, QUEUE_FULL: weft-retry is away or slow: no retry. */
 MUST_USE err_t asks_ask(struct asks *a, struct ask *ask, struct wire_retry_ask *q);
 /* Fine when not waiting. Tells weft-retry. */
 void ask_cancel(struct ask *ask);

@@ -5,7 +5,8 @@
 
 #include <stdio.h>
 
-/* l5d-*, weft-*, and the spellings that an application server may take for them ("_" for "-"). */
+/* l5d-*, weft-*, and the spellings that an application server may take for them ("_" for "-").
+ */
 static bool is_mesh_name(slice_t name)
 {
     slice_t rest;
@@ -72,7 +73,8 @@ err_t edit_write_orig_proto(struct exchange *x, struct head *h, struct arena *a)
     slice_t value;
 
     if (x->req->is_absolute_form)
-        value = is_old ? SLICE_LIT("HTTP/1.0; absolute-form") : SLICE_LIT("HTTP/1.1; absolute-form");
+        value = is_old ? SLICE_LIT("HTTP/1.0; absolute-form")
+                       : SLICE_LIT("HTTP/1.1; absolute-form");
     else
         value = is_old ? SLICE_LIT("HTTP/1.0") : SLICE_LIT("HTTP/1.1");
     return head_add(h, a, SLICE_LIT("l5d-orig-proto"), value);
@@ -119,7 +121,8 @@ static void strip_response(struct head *h, bool is_from_mesh)
     }
 }
 
-static err_t apply_response_filters(const struct wire_filter *f, size_t n, struct head *h, struct arena *a)
+static err_t apply_response_filters(const struct wire_filter *f, size_t n, struct head *h,
+                                    struct arena *a)
 {
     for (size_t i = 0; i < n; i++)
         if (f[i].kind == ROUTE_FILTER_RESPONSE_HEADERS)

@@ -6,15 +6,15 @@
 
 #include <stdlib.h>
 
-static const char *const state_names[EXCHANGE_STATES] = {"AUTHORISE", "ROUTE", "BALANCE", "LEND",
-                                                         "RELAY",     "ASK",   "PAUSE"};
+static const char *const state_names[EXCHANGE_STATES] = {
+    "AUTHORISE", "ROUTE", "BALANCE", "LEND", "RELAY", "ASK", "PAUSE"};
 
 /* Which states may come before each. */
 static const unsigned may_follow[EXCHANGE_STATES] = {
     [EXCHANGE_AUTHORISE] = 1u << EXCHANGE_AUTHORISE,
     [EXCHANGE_ROUTE] = 1u << EXCHANGE_AUTHORISE,
-    [EXCHANGE_BALANCE] = 1u << EXCHANGE_ROUTE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY | 1u << EXCHANGE_ASK |
-                         1u << EXCHANGE_PAUSE,
+    [EXCHANGE_BALANCE] = 1u << EXCHANGE_ROUTE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY |
+                         1u << EXCHANGE_ASK | 1u << EXCHANGE_PAUSE,
     [EXCHANGE_LEND] = 1u << EXCHANGE_BALANCE | 1u << EXCHANGE_RELAY,
     [EXCHANGE_RELAY] = 1u << EXCHANGE_LEND | 1u << EXCHANGE_ASK,
     [EXCHANGE_ASK] = 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY,
@@ -92,7 +92,8 @@ static void refuse_failed(void *arg, struct stream *s, const struct stream_failu
     (void)arg, (void)s, (void)f;
 }
 
-static const struct stream_events refuse_events = {.on_head = refuse_head, .on_failed = refuse_failed};
+static const struct stream_events refuse_events = {.on_head = refuse_head,
+                                                   .on_failed = refuse_failed};
 
 void exchange_begin(struct front *f, struct stream *s)
 {
@@ -131,7 +132,8 @@ void exchange_end(struct exchange *x)
     ask_cancel(&x->ask);
     pick_wait_cancel(&x->pick);
     lend_cancel(&x->lend);
-    relay_drop_back(x, STREAM_CANCELLED); /* other exchanges may run in here: x is whole until now */
+    relay_drop_back(
+        x, STREAM_CANCELLED); /* other exchanges may run in here: x is whole until now */
     x->fs = NULL;
     if (x->timer_is_on)
         timer_stop(&x->timer);

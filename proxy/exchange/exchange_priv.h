@@ -4,7 +4,8 @@
  *                            ^         |        |
  *                            |   failed, failed before the answer began
  *                            |         v        v
- *                            '-- PAUSE <-go-- ASK --stop, no verdict--> answered by the mesh (settled)
+ *                            '-- PAUSE <-go-- ASK --stop, no verdict--> answered by the mesh
+ * (settled)
  *
  *   AUTHORISE  the head is here; what belongs to the mesh is taken from it          (steps.c)
  *   ROUTE      a rule was found, its filters were applied                           (steps.c)
@@ -14,10 +15,11 @@
  *   ASK        an attempt failed; weft-retry was asked                              (again.c)
  *   PAUSE      it said go; the backoff runs                                         (again.c)
  *
- * Always true: fs != NULL until the front stream had its last event or was released; bs != NULL only in
- * RELAY (and in ASK, when a response is held); endpoint != NULL in LEND, RELAY, and ASK with bs;
- * resp_started: a byte of the final response's head was given to the front: no other attempt any more.
- * exchange_enter is the only writer of `state`; exchange_end the only way out. */
+ * Always true: fs != NULL until the front stream had its last event or was released; bs != NULL
+ * only in RELAY (and in ASK, when a response is held); endpoint != NULL in LEND, RELAY, and ASK
+ * with bs; resp_started: a byte of the final response's head was given to the front: no other
+ * attempt any more. exchange_enter is the only writer of `state`; exchange_end the only way
+ * out. */
 #ifndef PROXY_EXCHANGE_EXCHANGE_PRIV_H
 #define PROXY_EXCHANGE_EXCHANGE_PRIV_H
 
@@ -30,10 +32,12 @@
 #include "proxy/exchange/exchange.h"
 #include "proxy/front.h"
 
-#define EXCHANGE_ARENA_MAX   (512 * 1024)
-#define EXCHANGE_PICKS_MAX   4    /* endpoints tried because connecting failed, before it counts as a failed attempt */
-#define EXCHANGE_FREE_MAX    1024 /* kept for the next requests */
-#define EXCHANGE_INBOUND_REPLAY (64 * 1024) /* inbound: only the race with an idle connection is repeated */
+#define EXCHANGE_ARENA_MAX (512 * 1024)
+#define EXCHANGE_PICKS_MAX                                                                     \
+    4 /* endpoints tried because connecting failed, before it counts as a failed attempt */
+#define EXCHANGE_FREE_MAX 1024 /* kept for the next requests */
+#define EXCHANGE_INBOUND_REPLAY                                                                \
+    (64 * 1024) /* inbound: only the race with an idle connection is repeated */
 
 enum exchange_state {
     EXCHANGE_AUTHORISE,
@@ -48,13 +52,20 @@ enum exchange_state {
 
 enum next { NEXT, WAIT, END }; /* go on; an event will; the exchange is gone */
 
-enum cause { CAUSE_CONNECT, CAUSE_RESET, CAUSE_STATUS, CAUSE_PER_TRY, CAUSE_REFUSED, CAUSE_TLS }; /* as on the wire */
+enum cause {
+    CAUSE_CONNECT,
+    CAUSE_RESET,
+    CAUSE_STATUS,
+    CAUSE_PER_TRY,
+    CAUSE_REFUSED,
+    CAUSE_TLS
+}; /* as on the wire */
 
 struct exchange {
-    struct list node; /* worker->free_exchanges */
-    struct arena arena;    /* of the attempt: response head, copies of the request head */
-    struct buf body;       /* request content: kept for a replay, or not sent yet */
-    struct buf held_body;  /* content of a held response */
+    struct list node;     /* worker->free_exchanges */
+    struct arena arena;   /* of the attempt: response head, copies of the request head */
+    struct buf body;      /* request content: kept for a replay, or not sent yet */
+    struct buf held_body; /* content of a held response */
     struct timer timer;
     bool timer_is_on;
     /* Everything below is zero at the beginning of an exchange. */
@@ -62,35 +73,35 @@ struct exchange {
     struct worker *worker;
     struct front *front;
     struct stream *fs, *bs;
-    struct head *req;      /* in fs->arena */
+    struct head *req; /* in fs->arena */
     uint64_t begun_us;
 
     /* route */
-    struct destination *dest; /* counted; outbound */
+    struct destination *dest;     /* counted; outbound */
     const struct wire_rule *rule; /* in dest; NULL: inbound */
     const struct wire_match *match;
     const struct wire_weighted *share;
     struct backend *parent, *backend; /* in dest */
-    struct endpoint *endpoint;    /* a reference */
+    struct endpoint *endpoint;        /* a reference */
     const struct endpoint *avoid; /* where the last attempt failed; compared, never followed */
     bool is_tunnel_wanted, is_tunnel;
-    bool has_orig_proto;   /* inbound: the request came as HTTP/1 in HTTP/2 */
+    bool has_orig_proto; /* inbound: the request came as HTTP/1 in HTTP/2 */
     enum http_version orig_version;
 
     /* the attempt */
     struct pick_wait pick;
     struct lend lend;
     struct http_back *back;
-    unsigned attempt;      /* 1: the first that was sent */
-    unsigned picks;        /* endpoints tried for this attempt */
-    bool is_begun;         /* counted as in flight at the endpoint */
-    bool raced;            /* repeated once because an idle connection was closed under it */
-    uint64_t sent_us;      /* when the head was given to the back */
+    unsigned attempt; /* 1: the first that was sent */
+    unsigned picks;   /* endpoints tried for this attempt */
+    bool is_begun;    /* counted as in flight at the endpoint */
+    bool raced;       /* repeated once because an idle connection was closed under it */
+    uint64_t sent_us; /* when the head was given to the back */
     struct http_tally *tally;
-    bool is_tallied;       /* the attempt's request is counted and waits for its response */
+    bool is_tallied; /* the attempt's request is counted and waits for its response */
 
     /* request content */
-    bool req_ended;        /* the front has delivered all of it */
+    bool req_ended; /* the front has delivered all of it */
     struct field *req_trailers;
     size_t n_req_trailers;
     bool keeps;            /* content is kept from the first byte for a replay */
@@ -101,19 +112,19 @@ struct exchange {
     const char *not_kept;  /* why a replay is not possible: counted when it matters */
 
     /* response */
-    struct head *held;     /* a response that waits for a verdict, in `arena` */
+    struct head *held; /* a response that waits for a verdict, in `arena` */
     bool held_ended;
     struct field *held_trailers;
     size_t n_held_trailers;
-    bool holds_for_grpc;   /* waits for the trailers of a gRPC answer without content */
+    bool holds_for_grpc; /* waits for the trailers of a gRPC answer without content */
     bool resp_started, resp_ended, first_byte_seen;
-    bool is_success;       /* of the final answer */
+    bool is_success; /* of the final answer */
     uint16_t status;
-    int16_t grpc_status;   /* -1: none */
+    int16_t grpc_status; /* -1: none */
     bool is_grpc;
     uint64_t first_byte_us;
     size_t resp_passed, resp_gone; /* content given to the front, and how much of it has left */
-    bool is_cutting;       /* the response is cut as soon as what came has left */
+    bool is_cutting;               /* the response is cut as soon as what came has left */
     enum code cut_code;
 
     /* a failure that waits for a verdict */
@@ -121,7 +132,7 @@ struct exchange {
     enum code fail_code;
     enum delivered fail_delivered;
     char fail_details[160];
-    char hop[56];          /* the endpoint tried last, for answers */
+    char hop[56]; /* the endpoint tried last, for answers */
 
     /* limits: absolute times in ms, 0 none */
     uint64_t request_at, attempt_at, try_at, wait_at, last_ms;
@@ -163,11 +174,12 @@ struct attempt_failure {
     enum cause cause;
     enum code code;
     enum delivered delivered;
-    uint16_t status;     /* of a response, gRPC + 1000; 0 none */
-    const char *error;   /* label of the counters */
-    slice_t details;     /* copied */
+    uint16_t status;   /* of a response, gRPC + 1000; 0 none */
+    const char *error; /* label of the counters */
+    slice_t details;   /* copied */
 };
-/* An attempt failed before its response was passed on. Asks for another one, or answers. Returns END. */
+/* An attempt failed before its response was passed on. Asks for another one, or answers.
+ * Returns END. */
 enum next again_or_answer(struct exchange *x, const struct attempt_failure *f);
 /* A response whose status is retryable came; it is held. */
 void again_ask_held(struct exchange *x, const struct attempt_failure *f);
@@ -177,14 +189,16 @@ bool again_wants_grpc(const struct exchange *x, uint32_t status);
 void again_on_wait_end(struct exchange *x);
 
 /* ---- finish.c: answers of the mesh, limits, the end ---- */
-void exchange_answer(struct exchange *x, enum code code, enum delivered delivered, slice_t details);
+void exchange_answer(struct exchange *x, enum code code, enum delivered delivered,
+                     slice_t details);
 void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location);
 void exchange_answer_injected(struct exchange *x, uint16_t status);
 /* The response is cut after its head, as soon as what came of it has left. */
 void exchange_cut(struct exchange *x, enum code code, const char *error);
 void exchange_cut_now(struct exchange *x);
 /* Counts the attempt's outcome. */
-void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error);
+void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success,
+                        const char *error);
 /* Everything goes; fs is released if it is still there. */
 void exchange_end(struct exchange *x);
 void limits_arm(struct exchange *x);

@@ -28,15 +28,18 @@ static void send_answer(struct exchange *x, struct answer *a)
     }
     if (x->attempt == 0 && !x->raced) {
         /* Nothing was tried, so nothing has counted this request yet. */
-        x->tally = is_inbound ? x->front->tally
-                              : tally_outbound(x->worker->tallies, x->parent, x->backend, NULL,
-                                               x->rule != NULL ? x->rule->route : SLICE_LIT(""));
+        x->tally = is_inbound
+                       ? x->front->tally
+                       : tally_outbound(x->worker->tallies, x->parent, x->backend, NULL,
+                                        x->rule != NULL ? x->rule->route : SLICE_LIT(""));
         tally_request(x->tally);
         x->is_tallied = true;
-        exchange_tally_end(x, a->status != 0 ? a->status : info->http, info->http < 500, info->name);
+        exchange_tally_end(x, a->status != 0 ? a->status : info->http, info->http < 500,
+                           info->name);
     }
-    if (answer_build(a, x->fs->arena, &h) != OK || (x->has_orig_proto &&
-        head_add(&h, x->fs->arena, SLICE_LIT("l5d-orig-proto"), SLICE_LIT("HTTP/1.1")) != OK)) {
+    if (answer_build(a, x->fs->arena, &h) != OK ||
+        (x->has_orig_proto && head_add(&h, x->fs->arena, SLICE_LIT("l5d-orig-proto"),
+                                       SLICE_LIT("HTTP/1.1")) != OK)) {
         struct stream *fs = x->fs;
 
         x->fs = NULL;
@@ -44,15 +47,16 @@ static void send_answer(struct exchange *x, struct answer *a)
         exchange_end(x);
         return;
     }
-    log_debug("answered by the mesh", "direction=%s code=%s status=%u attempts=%u", direction_name(a->direction),
-              info->name, h.status, x->attempt);
+    log_debug("answered by the mesh", "direction=%s code=%s status=%u attempts=%u",
+              direction_name(a->direction), info->name, h.status, x->attempt);
     x->resp_started = true;
     x->fs->ops->send_head(x->fs, &h, true);
     x->resp_ended = true;
     exchange_end(x);
 }
 
-void exchange_answer(struct exchange *x, enum code code, enum delivered delivered, slice_t details)
+void exchange_answer(struct exchange *x, enum code code, enum delivered delivered,
+                     slice_t details)
 {
     struct answer a = {.code = code, .delivered = delivered, .details = details};
 
@@ -63,7 +67,10 @@ void exchange_answer(struct exchange *x, enum code code, enum delivered delivere
 
 void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location)
 {
-    struct answer a = {.code = CODE_REDIRECT, .status = status, .location = location, .details = x->rule->route};
+    struct answer a = {.code = CODE_REDIRECT,
+                       .status = status,
+                       .location = location,
+                       .details = x->rule->route};
 
     send_answer(x, &a);
 }
@@ -81,8 +88,10 @@ void exchange_cut_now(struct exchange *x)
     struct field trailers[2];
     size_t n;
 
-    if (fs != NULL && x->is_grpc && (n = answer_grpc_trailers(x->cut_code, fs->arena, trailers)) > 0) {
-        fs->ops->send_trailers(fs, trailers, n); /* the stream ends as gRPC clients understand it */
+    if (fs != NULL && x->is_grpc &&
+        (n = answer_grpc_trailers(x->cut_code, fs->arena, trailers)) > 0) {
+        fs->ops->send_trailers(fs, trailers,
+                               n); /* the stream ends as gRPC clients understand it */
     } else if (fs != NULL) {
         x->fs = NULL;
         fs->ops->reset(fs, STREAM_LOST);
@@ -109,7 +118,10 @@ void exchange_cut(struct exchange *x, enum code code, const char *error)
 
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error)
 {
-    struct tally_end end = {.status = status, .grpc_status = x->grpc_status, .is_success = is_success, .error = error,
+    struct tally_end end = {.status = status,
+                            .grpc_status = x->grpc_status,
+                            .is_success = is_success,
+                            .error = error,
                             .latency_us = UINT64_MAX};
 
     if (!x->is_tallied)
@@ -134,12 +146,15 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 
 static uint64_t idle_at(const struct exchange *x)
 {
-    return x->rule != NULL && x->rule->idle_ms > 0 && !x->is_cutting ? x->last_ms + x->rule->idle_ms : 0;
+    return x->rule != NULL && x->rule->idle_ms > 0 && !x->is_cutting
+               ? x->last_ms + x->rule->idle_ms
+               : 0;
 }
 
 void limits_arm(struct exchange *x)
 {
-    uint64_t at = sooner(sooner(x->request_at, x->attempt_at), sooner(x->try_at, sooner(x->wait_at, idle_at(x))));
+    uint64_t at = sooner(sooner(x->request_at, x->attempt_at),
+                         sooner(x->try_at, sooner(x->wait_at, idle_at(x))));
     uint64_t now;
 
     if (at == 0) {
@@ -164,9 +179,11 @@ static void print_limit(const struct exchange *x, const char *what, uint32_t ms,
 {
     if (x->rule->route.n > 0)
         (void)snprintf(out, 160, "%s limit of %u ms of %.*s", what, ms,
-                       x->rule->route.n > 100 ? 100 : (int)x->rule->route.n, (const char *)x->rule->route.p);
+                       x->rule->route.n > 100 ? 100 : (int)x->rule->route.n,
+                       (const char *)x->rule->route.p);
     else
-        (void)snprintf(out, 160, "%s limit of %u ms of %s", what, ms, x->parent != NULL ? x->parent->key : "?");
+        (void)snprintf(out, 160, "%s limit of %u ms of %s", what, ms,
+                       x->parent != NULL ? x->parent->key : "?");
 }
 
 static enum delivered delivered_so_far(const struct exchange *x)
@@ -174,7 +191,8 @@ static enum delivered delivered_so_far(const struct exchange *x)
     return x->attempt == 0 ? DELIVERED_NO : DELIVERED_UNKNOWN;
 }
 
-static void on_final_limit(struct exchange *x, enum code code, const char *what, uint32_t ms, const char *error)
+static void on_final_limit(struct exchange *x, enum code code, const char *what, uint32_t ms,
+                           const char *error)
 {
     char text[160];
 
@@ -187,10 +205,12 @@ static void on_final_limit(struct exchange *x, enum code code, const char *what,
     exchange_answer(x, code, delivered_so_far(x), slice_str(text));
 }
 
-static void on_attempt_limit(struct exchange *x, enum code code, const char *what, uint32_t ms, const char *error)
+static void on_attempt_limit(struct exchange *x, enum code code, const char *what, uint32_t ms,
+                             const char *error)
 {
     char text[160];
-    struct attempt_failure f = {.cause = CAUSE_PER_TRY, .code = code, .delivered = DELIVERED_UNKNOWN, .error = error};
+    struct attempt_failure f = {
+        .cause = CAUSE_PER_TRY, .code = code, .delivered = DELIVERED_UNKNOWN, .error = error};
 
     if (x->resp_started) {
         exchange_cut(x, code, error);
@@ -209,7 +229,8 @@ static void on_wait_end(struct exchange *x)
         exchange_answer(x, CODE_NO_ENDPOINT, DELIVERED_NO, slice_str(x->backend->key));
         break;
     case EXCHANGE_LEND:
-        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO, SLICE_LIT("no free slot on a connection to the endpoint"));
+        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO,
+                        SLICE_LIT("no free slot on a connection to the endpoint"));
         break;
     case EXCHANGE_ASK:
     case EXCHANGE_PAUSE:
@@ -238,11 +259,14 @@ void exchange_on_timer(void *arg)
 
     x->timer_is_on = false;
     if (is_due(x->request_at, now))
-        on_final_limit(x, CODE_REQUEST_TIMEOUT, "request", x->rule->request_ms, "REQUEST_TIMEOUT");
+        on_final_limit(x, CODE_REQUEST_TIMEOUT, "request", x->rule->request_ms,
+                       "REQUEST_TIMEOUT");
     else if (is_due(x->try_at, now))
-        on_attempt_limit(x, CODE_PER_TRY_TIMEOUT, "per-try", x->rule->retry[0].per_try_ms, "RESPONSE_HEADERS_TIMEOUT");
+        on_attempt_limit(x, CODE_PER_TRY_TIMEOUT, "per-try", x->rule->retry[0].per_try_ms,
+                         "RESPONSE_HEADERS_TIMEOUT");
     else if (is_due(x->attempt_at, now))
-        on_attempt_limit(x, CODE_BACKEND_TIMEOUT, "backend request", x->rule->backend_ms, "RESPONSE_STREAM_TIMEOUT");
+        on_attempt_limit(x, CODE_BACKEND_TIMEOUT, "backend request", x->rule->backend_ms,
+                         "RESPONSE_STREAM_TIMEOUT");
     else if (is_due(x->wait_at, now))
         on_wait_end(x);
     else if (is_due(idle_at(x), now))

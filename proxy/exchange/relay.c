@@ -1,8 +1,8 @@
 /* The relay: events of the two streams of an exchange.
  *
- * Request content goes front -> (kept in `body` for a replay) -> back; credit goes back to the front when bytes
- * have left for the server. Response content goes back -> front, never stored, unless a response is held for
- * a verdict. */
+ * Request content goes front -> (kept in `body` for a replay) -> back; credit goes back to the
+ * front when bytes have left for the server. Response content goes back -> front, never stored,
+ * unless a response is held for a verdict. */
 #include "proxy/exchange/exchange_priv.h"
 
 #include "kit/clock.h"
@@ -21,7 +21,8 @@ void relay_stop_keeping(struct exchange *x, const char *why)
     x->not_kept = why;
     x->worker->replay_used -= x->replay_counted;
     x->replay_counted = 0;
-    /* What this attempt has been given needs no copy any more; what it has not is still to be sent. */
+    /* What this attempt has been given needs no copy any more; what it has not is still to be
+     * sent. */
     buf_consume(&x->body, x->body_sent);
     x->body_sent = 0;
 }
@@ -29,10 +30,11 @@ void relay_stop_keeping(struct exchange *x, const char *why)
 static bool may_keep(const struct exchange *x, size_t n)
 {
     const struct settings *s = x->worker->settings;
-    size_t limit = x->front->direction == DIRECTION_INBOUND ? EXCHANGE_INBOUND_REPLAY : s->replay_max;
+    size_t limit =
+        x->front->direction == DIRECTION_INBOUND ? EXCHANGE_INBOUND_REPLAY : s->replay_max;
 
-    if (x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 && x->rule->retry[0].body_max != 0 &&
-        x->rule->retry[0].body_max < limit)
+    if (x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 &&
+        x->rule->retry[0].body_max != 0 && x->rule->retry[0].body_max < limit)
         limit = x->rule->retry[0].body_max;
     return buf_len(&x->body) + n <= limit && x->worker->replay_used + n <= s->replay_total;
 }
@@ -153,11 +155,15 @@ static void note_first_byte(struct exchange *x)
     }
 }
 
-/* The exchange is over when the response is; a tunnel when both directions are. True: x is gone. */
+/* The exchange is over when the response is; a tunnel when both directions are. True: x is
+ * gone. */
 static bool relay_check_done(struct exchange *x)
 {
-    struct classify_end end = {.status = x->status, .is_grpc = x->is_grpc, .has_grpc = x->grpc_status >= 0,
-                               .grpc_status = x->grpc_status >= 0 ? (uint32_t)x->grpc_status : 0};
+    struct classify_end end = {.status = x->status,
+                               .is_grpc = x->is_grpc,
+                               .has_grpc = x->grpc_status >= 0,
+                               .grpc_status =
+                                   x->grpc_status >= 0 ? (uint32_t)x->grpc_status : 0};
 
     if (!x->resp_ended || (x->is_tunnel && !x->req_ended))
         return false;
@@ -174,8 +180,9 @@ static int16_t read_grpc_status(const struct field *fields, size_t n)
 
     for (size_t i = 0; i < n; i++)
         if (fields[i].token == FIELD_GRPC_STATUS && !fields[i].is_removed)
-            return classify_parse_grpc(fields[i].value, &status) && status < GRPC_STATUSES ? (int16_t)status
-                                                                                         : GRPC_UNKNOWN;
+            return classify_parse_grpc(fields[i].value, &status) && status < GRPC_STATUSES
+                       ? (int16_t)status
+                       : GRPC_UNKNOWN;
     return -1;
 }
 
@@ -257,7 +264,8 @@ static void pass_informational(struct exchange *x, struct head *h)
 /* A mesh peer answered instead of its application and says whether that was reached. */
 static bool read_verdict(const struct exchange *x, const struct head *h, enum delivered *out)
 {
-    struct field *f = endpoint_is_meshed(x->endpoint) ? head_find(h, FIELD_WEFT_DELIVERED) : NULL;
+    struct field *f =
+        endpoint_is_meshed(x->endpoint) ? head_find(h, FIELD_WEFT_DELIVERED) : NULL;
 
     return f != NULL && delivered_parse(f->value, out);
 }
@@ -347,8 +355,10 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
         x->held_trailers = fields;
         x->n_held_trailers = n;
         if (x->holds_for_grpc) {
-            struct attempt_failure f = {.cause = CAUSE_STATUS, .delivered = DELIVERED_YES,
-                                        .status = (uint16_t)(1000 + x->grpc_status), .error = ""};
+            struct attempt_failure f = {.cause = CAUSE_STATUS,
+                                        .delivered = DELIVERED_YES,
+                                        .status = (uint16_t)(1000 + x->grpc_status),
+                                        .error = ""};
 
             x->holds_for_grpc = false;
             if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status))
@@ -383,7 +393,9 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
     out->cause = CAUSE_RESET;
     out->error = "RESET";
     out->details = slice_str(f->text != NULL ? f->text : "");
-    out->delivered = !f->any_sent ? DELIVERED_NO : f->any_received ? DELIVERED_YES : DELIVERED_UNKNOWN;
+    out->delivered = !f->any_sent      ? DELIVERED_NO
+                     : f->any_received ? DELIVERED_YES
+                                       : DELIVERED_UNKNOWN;
     switch (f->error) {
     case STREAM_REFUSED:
         out->cause = CAUSE_REFUSED;
@@ -411,10 +423,12 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
 }
 
 /* The server closed an idle connection just as it was used again (RFC 9112 9.3.1). */
-static bool is_idle_race(const struct exchange *x, const struct stream_failure *f, enum http_version version)
+static bool is_idle_race(const struct exchange *x, const struct stream_failure *f,
+                         enum http_version version)
 {
-    return version != HTTP_2 && f->was_idle_conn && !f->any_received && f->error == STREAM_LOST && !x->raced &&
-           x->keeps && (!f->any_sent || x->req->is_idempotent);
+    return version != HTTP_2 && f->was_idle_conn && !f->any_received &&
+           f->error == STREAM_LOST && !x->raced && x->keeps &&
+           (!f->any_sent || x->req->is_idempotent);
 }
 
 static void on_back_failed(void *arg, struct stream *s, const struct stream_failure *f)
@@ -470,7 +484,8 @@ void relay_drop_back(struct exchange *x, enum stream_error why)
     if (x->is_begun) {
         uint64_t took = clock_now_us() - x->sent_us;
 
-        /* No answer is no proof of speed: it counts only where it is worse than what is known. */
+        /* No answer is no proof of speed: it counts only where it is worse than what is known.
+         */
         if (x->status == 0 && (double)took > x->endpoint->rtt_us)
             endpoint_sample(x->endpoint, took);
         endpoint_end(x->endpoint);
@@ -565,7 +580,8 @@ enum next relay_dispatch(struct exchange *x)
     arena_reset(&x->arena);
     x->bs = http_back_open(x->back, &x->arena, &back_events, x);
     if (x->bs == NULL) {
-        /* The slot went to somebody else between the offer and now; more than a few times is no accident. */
+        /* The slot went to somebody else between the offer and now; more than a few times is no
+         * accident. */
         if (++x->picks > 4 * EXCHANGE_PICKS_MAX) {
             exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
             return END;
@@ -577,7 +593,9 @@ enum next relay_dispatch(struct exchange *x)
     x->back_gone = 0;
     x->status = 0;
     x->grpc_status = -1;
-    if (make_head(x, x->front->direction == DIRECTION_OUTBOUND && endpoint_is_meshed(x->endpoint), &h) != OK) {
+    if (make_head(x,
+                  x->front->direction == DIRECTION_OUTBOUND && endpoint_is_meshed(x->endpoint),
+                  &h) != OK) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
         return END;
     }

@@ -13,7 +13,9 @@ static err_t set_client_id(struct exchange *x)
 {
     const char *id = x->front->client_id;
 
-    return id == NULL ? OK : head_add(x->req, x->fs->arena, SLICE_LIT("l5d-client-id"), slice_str(id));
+    return id == NULL
+               ? OK
+               : head_add(x->req, x->fs->arena, SLICE_LIT("l5d-client-id"), slice_str(id));
 }
 
 enum next step_authorise(struct exchange *x)
@@ -21,7 +23,8 @@ enum next step_authorise(struct exchange *x)
     struct head *h = x->req;
     bool is_inbound = x->front->direction == DIRECTION_INBOUND;
 
-    /* From a proxy of the mesh the version the client spoke is believed; nothing else is, from nobody. */
+    /* From a proxy of the mesh the version the client spoke is believed; nothing else is, from
+     * nobody. */
     if (is_inbound && x->front->is_mesh)
         x->has_orig_proto = edit_read_orig_proto(x, h);
     edit_strip_mesh(h);
@@ -56,13 +59,17 @@ static void make_route_request(struct exchange *x, struct route_request *out)
 {
     slice_t path = edit_path_only(x->req->path);
 
-    *out = (struct route_request){.host = x->req->authority, .path = path, .method = x->req->method,
-                                  .header = find_header, .arg = x->req};
+    *out = (struct route_request){.host = x->req->authority,
+                                  .path = path,
+                                  .method = x->req->method,
+                                  .header = find_header,
+                                  .arg = x->req};
     if (path.n < x->req->path.n)
         out->query = slice_skip(x->req->path, path.n + 1);
 }
 
-static enum next redirect(struct exchange *x, const struct wire_filter *f, const struct route_request *rr)
+static enum next redirect(struct exchange *x, const struct wire_filter *f,
+                          const struct route_request *rr)
 {
     struct buf out;
     bool is_same = false;
@@ -82,7 +89,8 @@ static enum next redirect(struct exchange *x, const struct wire_filter *f, const
     return next;
 }
 
-static enum next apply_filter(struct exchange *x, const struct wire_filter *f, const struct route_request *rr)
+static enum next apply_filter(struct exchange *x, const struct wire_filter *f,
+                              const struct route_request *rr)
 {
     switch (f->kind) {
     case ROUTE_FILTER_REQUEST_HEADERS:
@@ -130,7 +138,9 @@ static enum next apply_filters(struct exchange *x, const struct route_request *r
 /* A rule without alternatives, for every host: nothing to match. */
 static const struct wire_rule *only_rule(const struct wire_destination *v)
 {
-    return v->n_rules == 1 && v->rules[0].n_matches == 0 && v->rules[0].n_hosts == 0 ? &v->rules[0] : NULL;
+    return v->n_rules == 1 && v->rules[0].n_matches == 0 && v->rules[0].n_hosts == 0
+               ? &v->rules[0]
+               : NULL;
 }
 
 static enum next route_outbound(struct exchange *x)
@@ -151,7 +161,10 @@ static enum next route_outbound(struct exchange *x)
     x->rule = only_rule(x->dest->view);
     if (x->rule == NULL) {
         if (!route_match(x->dest->routes, &rr, &found)) {
-            exchange_answer(x, x->dest->view->n_rules == 0 && x->parent == NULL ? CODE_UNKNOWN_TARGET : CODE_NO_ROUTE,
+            exchange_answer(x,
+                            x->dest->view->n_rules == 0 && x->parent == NULL
+                                ? CODE_UNKNOWN_TARGET
+                                : CODE_NO_ROUTE,
                             DELIVERED_NO, slice_str(t->text));
             return END;
         }
@@ -182,7 +195,8 @@ static bool may_use(void *arg, uint16_t i)
 {
     struct exchange *x = arg;
 
-    return i < x->dest->n_backends && (x->dest->backends[i]->is_missing || backend_has_ready(x->dest->backends[i]));
+    return i < x->dest->n_backends &&
+           (x->dest->backends[i]->is_missing || backend_has_ready(x->dest->backends[i]));
 }
 
 static bool choose_backend(struct exchange *x)
@@ -196,10 +210,12 @@ static bool choose_backend(struct exchange *x)
 
         x->share = route_pick(r, random, may_use, x);
         if (x->share == NULL)
-            x->share = route_pick(r, random, NULL, NULL); /* nobody is ready: wait for one of them */
+            x->share =
+                route_pick(r, random, NULL, NULL); /* nobody is ready: wait for one of them */
     }
-    x->backend = x->share != NULL && x->share->backend < x->dest->n_backends ? x->dest->backends[x->share->backend]
-                                                                            : NULL;
+    x->backend = x->share != NULL && x->share->backend < x->dest->n_backends
+                     ? x->dest->backends[x->share->backend]
+                     : NULL;
     return x->backend != NULL;
 }
 
@@ -252,7 +268,8 @@ enum next step_balance(struct exchange *x)
     if (x->backend->is_missing) {
         char text[160];
 
-        (void)snprintf(text, sizeof(text), "%s of %.*s", x->backend->key, SLICE_FMT(x->rule->route));
+        (void)snprintf(text, sizeof(text), "%s of %.*s", x->backend->key,
+                       SLICE_FMT(x->rule->route));
         exchange_answer(x, CODE_BACKEND_MISSING, DELIVERED_NO, slice_str(text));
         return END;
     }
@@ -285,7 +302,8 @@ static enum code lend_code(const struct exchange *x, const struct lend_failure *
     bool is_inbound = x->front->direction == DIRECTION_INBOUND;
 
     if (why->is_tls)
-        return strcmp(why->code, "TLS_GONE") == 0 ? CODE_RESTARTING : code_of_tls(slice_str(why->code));
+        return strcmp(why->code, "TLS_GONE") == 0 ? CODE_RESTARTING
+                                                  : code_of_tls(slice_str(why->code));
     if (why->is_local)
         return CODE_TOO_MANY_CONNECTIONS;
     if (why->is_timeout)
@@ -293,11 +311,12 @@ static enum code lend_code(const struct exchange *x, const struct lend_failure *
     return is_inbound ? CODE_APP_REFUSED : CODE_CONNECT_REFUSED;
 }
 
-/* Nothing was sent: another endpoint is tried at once, a few times, before it counts as a failed attempt. */
+/* Nothing was sent: another endpoint is tried at once, a few times, before it counts as a
+ * failed attempt. */
 static bool may_pick_again(const struct exchange *x, const struct lend_failure *why)
 {
-    return x->backend != NULL && !x->backend->is_single && !why->is_local && x->picks < EXCHANGE_PICKS_MAX &&
-           backend_has_ready(x->backend);
+    return x->backend != NULL && !x->backend->is_single && !why->is_local &&
+           x->picks < EXCHANGE_PICKS_MAX && backend_has_ready(x->backend);
 }
 
 static void on_lent(struct lend *l, struct http_back *back, const struct lend_failure *why)
@@ -317,8 +336,11 @@ static void on_lent(struct lend *l, struct http_back *back, const struct lend_fa
         return;
     }
     {
-        struct attempt_failure f = {.cause = why->is_tls ? CAUSE_TLS : CAUSE_CONNECT, .code = lend_code(x, why),
-                                    .delivered = DELIVERED_NO, .error = "IO", .details = slice_str(why->code)};
+        struct attempt_failure f = {.cause = why->is_tls ? CAUSE_TLS : CAUSE_CONNECT,
+                                    .code = lend_code(x, why),
+                                    .delivered = DELIVERED_NO,
+                                    .error = "IO",
+                                    .details = slice_str(why->code)};
 
         (void)again_or_answer(x, &f);
     }

@@ -16,7 +16,7 @@ struct opaque {
     struct relay *relay;
     unsigned tries;
     uint64_t begun_us;
-    bool is_begun;             /* counted as in flight at the endpoint */
+    bool is_begun; /* counted as in flight at the endpoint */
 };
 
 static void opaque_free(struct opaque *o)
@@ -71,7 +71,8 @@ static void hold_eof(struct conn *c, bool is_clean)
     opaque_finish(o, CLOSE_PEER_CLOSED, false);
 }
 
-static const struct conn_events hold = {.on_bytes = hold_bytes, .on_eof = hold_eof, .on_closed = on_front_closed};
+static const struct conn_events hold = {
+    .on_bytes = hold_bytes, .on_eof = hold_eof, .on_closed = on_front_closed};
 
 static void on_relay_end(void *arg, enum close_reason why)
 {
@@ -84,7 +85,8 @@ static void on_relay_end(void *arg, enum close_reason why)
 /* Connection set-up is what opaque traffic tells about an endpoint's load. */
 static bool opaque_join(struct opaque *o, struct conn *back)
 {
-    struct relay_conf rc = {.base = o->conf.base, .idle_ms = o->conf.idle_ms, .on_end = on_relay_end, .arg = o};
+    struct relay_conf rc = {
+        .base = o->conf.base, .idle_ms = o->conf.idle_ms, .on_end = on_relay_end, .arg = o};
 
     timer_stop(&o->limit);
     if (relay_start(o->front, back, &rc, &o->relay) != OK)
@@ -116,7 +118,10 @@ static void on_dialled(void *arg, const struct dial_result *r)
         opaque_pick(o);
         return;
     }
-    opaque_finish(o, r->is_tls ? CLOSE_HANDSHAKE_FAILED : r->is_timeout ? CLOSE_CONNECT_TIMEOUT : CLOSE_CONNECT_FAILED,
+    opaque_finish(o,
+                  r->is_tls       ? CLOSE_HANDSHAKE_FAILED
+                  : r->is_timeout ? CLOSE_CONNECT_TIMEOUT
+                                  : CLOSE_CONNECT_FAILED,
                   true);
 }
 
@@ -150,7 +155,8 @@ static void on_limit(void *arg)
 
 static void opaque_pick(struct opaque *o)
 {
-    struct endpoint *ep = o->conf.backend != NULL ? backend_pick(o->conf.backend, NULL) : o->conf.endpoint;
+    struct endpoint *ep =
+        o->conf.backend != NULL ? backend_pick(o->conf.backend, NULL) : o->conf.endpoint;
 
     /* A single address has no alternative: it is tried even while it backs off. */
     if (ep == NULL && o->conf.backend->is_single && o->conf.backend->n_set > 0)

@@ -20,7 +20,7 @@ struct opaque_conf {
     struct event_base *base;
     struct backend *backend; /* chosen among; NULL: `endpoint` is the one */
     struct endpoint *endpoint;
-    struct conn *early;      /* connected to `endpoint` already; taken. Or NULL */
+    struct conn *early;        /* connected to `endpoint` already; taken. Or NULL */
     uint64_t idle_ms, wait_ms; /* wait_ms: longest wait for a ready endpoint */
     /* The front conn is gone or about to go. The opaque's memory goes after it. */
     void (*on_end)(void *arg, enum close_reason why);
@@ -28,7 +28,8 @@ struct opaque_conf {
 };
 
 /* Owns `front` from now on. NOMEM leaves front and early to the caller. */
-MUST_USE err_t opaque_start(struct conn *front, const struct opaque_conf *conf, struct opaque **out);
+MUST_USE err_t opaque_start(struct conn *front, const struct opaque_conf *conf,
+                            struct opaque **out);
 /* Ends it now, gently where possible; on_end runs before this returns. */
 void opaque_end(struct opaque *o, enum close_reason why);
 

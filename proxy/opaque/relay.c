@@ -111,7 +111,8 @@ static void side_init(struct relay *r, struct side *s, struct conn *c, struct si
     conn_own(c, &events, s);
 }
 
-err_t relay_start(struct conn *front, struct conn *back, const struct relay_conf *conf, struct relay **out)
+err_t relay_start(struct conn *front, struct conn *back, const struct relay_conf *conf,
+                  struct relay **out)
 {
     struct relay *r = calloc(1, sizeof(*r));
 

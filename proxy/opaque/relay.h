@@ -1,10 +1,11 @@
 /* Two connections joined: what one says the other hears, bytes as they are.
  *
  *   BOTH --one side finished--> HALF --the other too--> gone (DONE)
- *   any --a side is reset, cut or truncated--> gone; the other side is reset (OTHER_SIDE): a cut must not look like an end
+ *   any --a side is reset, cut or truncated--> gone; the other side is reset (OTHER_SIDE): a
+ * cut must not look like an end
  *
- * Half-close is passed on. A slow reader stops its writer: reading pauses while the other side has more than
- * CONN_OUT_HIGH queued, and goes on below CONN_OUT_LOW. */
+ * Half-close is passed on. A slow reader stops its writer: reading pauses while the other side
+ * has more than CONN_OUT_HIGH queued, and goes on below CONN_OUT_LOW. */
 #ifndef PROXY_OPAQUE_RELAY_H
 #define PROXY_OPAQUE_RELAY_H
 
@@ -22,7 +23,8 @@ struct relay_conf {
     void *arg;
 };
 
-/* Owns both conns. Bytes they keep are passed on from the loop. NOMEM leaves both as they were. */
+/* Owns both conns. Bytes they keep are passed on from the loop. NOMEM leaves both as they were.
+ */
 MUST_USE err_t relay_start(struct conn *front, struct conn *back, const struct relay_conf *conf,
                            struct relay **out);
 /* Closes both gently (drain limit, policy): on_end follows before this returns. */

@@ -49,7 +49,8 @@ static void test_every_code(void **state)
 
 static void test_words_from_outside_stay_inside(void **state)
 {
-    struct answer a = {.code = CODE_NO_ROUTE, .direction = DIRECTION_OUTBOUND,
+    struct answer a = {.code = CODE_NO_ROUTE,
+                       .direction = DIRECTION_OUTBOUND,
                        .details = SLICE_LIT("evil\"; error=none\r\nSet-Cookie: a=b\\\x01\xff"),
                        .next_hop = SLICE_LIT("1.2.3.4:80\"\r\n")};
     struct arena arena;
@@ -66,7 +67,8 @@ static void test_words_from_outside_stay_inside(void **state)
 
 static void test_grpc(void **state)
 {
-    struct answer a = {.code = CODE_NO_ENDPOINT, .direction = DIRECTION_OUTBOUND, .is_grpc = true};
+    struct answer a = {
+        .code = CODE_NO_ENDPOINT, .direction = DIRECTION_OUTBOUND, .is_grpc = true};
     struct field trailers[2];
     struct arena arena;
     struct head h;
@@ -92,7 +94,9 @@ static void test_delivered(void **state)
 
     (void)state;
     for (size_t i = 0; i < 3; i++) {
-        struct answer a = {.code = CODE_APP_REFUSED, .direction = DIRECTION_INBOUND, .tells_delivered = true,
+        struct answer a = {.code = CODE_APP_REFUSED,
+                           .direction = DIRECTION_INBOUND,
+                           .tells_delivered = true,
                            .delivered = rows[i].d};
         struct arena arena;
         struct head h;
@@ -110,7 +114,8 @@ static void test_delivered(void **state)
 
 static void test_redirect(void **state)
 {
-    struct answer a = {.code = CODE_REDIRECT, .status = 308, .location = SLICE_LIT("https://x/y")};
+    struct answer a = {
+        .code = CODE_REDIRECT, .status = 308, .location = SLICE_LIT("https://x/y")};
     struct arena arena;
     struct head h;
 
@@ -125,8 +130,10 @@ static void test_redirect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_code), cmocka_unit_test(test_words_from_outside_stay_inside),
-        cmocka_unit_test(test_grpc),       cmocka_unit_test(test_delivered),
+        cmocka_unit_test(test_every_code),
+        cmocka_unit_test(test_words_from_outside_stay_inside),
+        cmocka_unit_test(test_grpc),
+        cmocka_unit_test(test_delivered),
         cmocka_unit_test(test_redirect),
     };
 

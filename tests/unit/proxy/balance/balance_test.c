@@ -1,4 +1,5 @@
-/* Choice, readiness, queue and pools, with a loop and real sockets but no codec beyond HTTP/1. */
+/* Choice, readiness, queue and pools, with a loop and real sockets but no codec beyond HTTP/1.
+ */
 #include "kit/clock.h"
 #include "kit/log.h"
 #include "kit/random.h"
@@ -32,9 +33,14 @@ static void on_free(void *arg, struct endpoint *ep)
 static int up(void **state)
 {
     struct net_conf nc;
-    struct balance_conf bc = {.limits = {.head_max = 65536, .fields_max = 100, .header_timeout_ms = 1000},
-                              .outbound_connect_ms = 500, .inbound_connect_ms = 300, .pool_idle_ms = 50,
-                              .failfast_ms = 1000, .queue_capacity = 3, .on_endpoint_free = on_free};
+    struct balance_conf bc = {
+        .limits = {.head_max = 65536, .fields_max = 100, .header_timeout_ms = 1000},
+        .outbound_connect_ms = 500,
+        .inbound_connect_ms = 300,
+        .pool_idle_ms = 50,
+        .failfast_ms = 1000,
+        .queue_capacity = 3,
+        .on_endpoint_free = on_free};
 
     (void)state;
     base = event_base_new();
@@ -69,7 +75,10 @@ static struct backend *make(unsigned n, uint64_t revision)
 {
     static struct wire_endpoint eps[16];
     static char ips[16][16];
-    struct wire_backend v = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("svc"), .port = 80, .n_endpoints = n,
+    struct wire_backend v = {.namespace = SLICE_LIT("ns"),
+                             .name = SLICE_LIT("svc"),
+                             .port = 80,
+                             .n_endpoints = n,
                              .endpoints = eps};
     struct backend_spec spec = {.view = &v, .revision = revision, .is_local = is_none};
     struct backend *be;
@@ -234,9 +243,14 @@ static void test_older_view_changes_nothing(void **state)
 
 static void test_bad_addresses_are_left_out(void **state)
 {
-    struct wire_endpoint eps[] = {{.ip = SLICE_LIT("10.0.0.300"), .port = 80}, {.ip = SLICE_LIT("name"), .port = 80},
-                                  {.ip = SLICE_LIT("10.0.0.3"), .port = 0}, {.ip = SLICE_LIT("fd00::1"), .port = 80}};
-    struct wire_backend v = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("x"), .n_endpoints = 4, .endpoints = eps};
+    struct wire_endpoint eps[] = {{.ip = SLICE_LIT("10.0.0.300"), .port = 80},
+                                  {.ip = SLICE_LIT("name"), .port = 80},
+                                  {.ip = SLICE_LIT("10.0.0.3"), .port = 0},
+                                  {.ip = SLICE_LIT("fd00::1"), .port = 80}};
+    struct wire_backend v = {.namespace = SLICE_LIT("ns"),
+                             .name = SLICE_LIT("x"),
+                             .n_endpoints = 4,
+                             .endpoints = eps};
     struct backend_spec spec = {.view = &v, .revision = 1};
     struct backend *be;
 
@@ -328,7 +342,8 @@ static struct endpoint *probed;
 
 static bool is_let_go(void) /* the socket may linger for the peer's end */
 {
-    return probed->n_idle == 0 && list_is_empty(&probed->busy) && list_is_empty(&probed->retired);
+    return probed->n_idle == 0 && list_is_empty(&probed->busy) &&
+           list_is_empty(&probed->retired);
 }
 
 static void test_lend_idle_and_expiry(void **state)
@@ -398,13 +413,20 @@ static void test_probe_brings_it_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_peak_counts_at_once_and_fades), T(test_weight_divides_load),
-        T(test_slow_endpoint_gets_less),       T(test_in_flight_evens_out),
-        T(test_not_ready_is_not_chosen),       T(test_avoid),
-        T(test_empty),                         T(test_state_survives_a_new_view),
-        T(test_older_view_changes_nothing),    T(test_bad_addresses_are_left_out),
-        T(test_queue),                         T(test_lend_idle_and_expiry),
-        T(test_lend_fails_and_backs_off),      T(test_probe_brings_it_back),
+        T(test_peak_counts_at_once_and_fades),
+        T(test_weight_divides_load),
+        T(test_slow_endpoint_gets_less),
+        T(test_in_flight_evens_out),
+        T(test_not_ready_is_not_chosen),
+        T(test_avoid),
+        T(test_empty),
+        T(test_state_survives_a_new_view),
+        T(test_older_view_changes_nothing),
+        T(test_bad_addresses_are_left_out),
+        T(test_queue),
+        T(test_lend_idle_and_expiry),
+        T(test_lend_fails_and_backs_off),
+        T(test_probe_brings_it_back),
     };
 
     log_init("balance_test");

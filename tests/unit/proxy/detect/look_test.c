@@ -65,7 +65,8 @@ static void test_verdicts(void **state)
     }
 }
 
-/* Every prefix says MORE or already the final verdict: a short first segment never decides wrongly. */
+/* Every prefix says MORE or already the final verdict: a short first segment never decides
+ * wrongly. */
 static void test_prefixes(void **state)
 {
     (void)state;
@@ -95,27 +96,45 @@ static void test_long_line(void **state)
 
 /* ---- ClientHello ---- */
 
+static void put(uint8_t *out, size_t *n, const char *bytes, size_t k)
+{
+    memcpy(out + *n, bytes, k);
+    *n += k;
+}
+
+#define PUT(out, n, text) put(out, n, text, sizeof(text) - 1)
+
+static void put16(uint8_t *out, size_t *n, size_t v)
+{
+    out[(*n)++] = (uint8_t)(v >> 8);
+    out[(*n)++] = (uint8_t)v;
+}
+
 static size_t make_hello(uint8_t *out, const char *sni)
 {
-    size_t name = strlen(sni), ext = name > 0 ? 9 + name : 0, body = 2 + 32 + 1 + 2 + 2 + 1 + 1 + 2 + 4 + ext, n = 0;
+    size_t name = strlen(sni), ext = name > 0 ? 9 + name : 0, n = 0;
+    size_t body = 2 + 32 + 1 + 2 + 2 + 1 + 1 + 2 + 4 + ext;
 
-    out[n++] = 0x16, out[n++] = 3, out[n++] = 1;
-    out[n++] = (uint8_t)((body + 4) >> 8), out[n++] = (uint8_t)(body + 4);
-    out[n++] = 1, out[n++] = 0, out[n++] = (uint8_t)(body >> 8), out[n++] = (uint8_t)body;
-    out[n++] = 3, out[n++] = 3;
-    memset(out + n, 7, 32), n += 32;
-    out[n++] = 0;
-    out[n++] = 0, out[n++] = 2, out[n++] = 0x13, out[n++] = 1;
-    out[n++] = 1, out[n++] = 0;
-    out[n++] = (uint8_t)((ext + 4) >> 8), out[n++] = (uint8_t)(ext + 4);
-    out[n++] = 0, out[n++] = 0x2b, out[n++] = 0, out[n++] = 0; /* another extension first */
+    PUT(out, &n, "\x16\x03\x01");
+    put16(out, &n, body + 4);
+    PUT(out, &n, "\x01\x00");
+    put16(out, &n, body);
+    PUT(out, &n,
+        "\x03\x03"
+        "01234567890123456789012345678901"
+        "\x00");
+    PUT(out, &n,
+        "\x00\x02\x13\x01"
+        "\x01\x00");
+    put16(out, &n, ext + 4);
+    PUT(out, &n, "\x00\x2b\x00\x00"); /* another extension first */
     if (name > 0) {
-        out[n++] = 0, out[n++] = 0;
-        out[n++] = (uint8_t)((name + 5) >> 8), out[n++] = (uint8_t)(name + 5);
-        out[n++] = (uint8_t)((name + 3) >> 8), out[n++] = (uint8_t)(name + 3);
-        out[n++] = 0;
-        out[n++] = (uint8_t)(name >> 8), out[n++] = (uint8_t)name;
-        memcpy(out + n, sni, name), n += name;
+        PUT(out, &n, "\x00\x00");
+        put16(out, &n, name + 5);
+        put16(out, &n, name + 3);
+        PUT(out, &n, "\x00");
+        put16(out, &n, name);
+        put(out, &n, sni, name);
     }
     return n;
 }
@@ -147,9 +166,11 @@ static void test_sni_over_records(void **state)
     while (k < n) { /* records of 7 bytes */
         size_t piece = n - k < 7 ? n - k : 7;
 
-        cut[at++] = 0x16, cut[at++] = 3, cut[at++] = 1, cut[at++] = 0, cut[at++] = (uint8_t)piece;
+        PUT(cut, &at, "\x16\x03\x01");
+        put16(cut, &at, piece);
         memcpy(cut + at, hello + 5 + k, piece);
-        at += piece, k += piece;
+        at += piece;
+        k += piece;
     }
     assert_int_equal(look_sni(slice(cut, at - 1), room, &sni), STEP_LATER);
     assert_int_equal(look_sni(slice(cut, at), room, &sni), STEP_DONE);

@@ -42,7 +42,8 @@ static int down(void **state)
     return 0;
 }
 
-static struct wire_endpoint ep = {.ip = {(const uint8_t *)"10.0.0.1", 8}, .port = 80, .weight = 10000};
+static struct wire_endpoint ep = {
+    .ip = {(const uint8_t *)"10.0.0.1", 8}, .port = 80, .weight = 10000};
 static struct wire_weighted share = {.backend = 0, .weight = 1};
 
 static err_t read_view(const struct wire_destination *v, struct destination **out)
@@ -59,10 +60,19 @@ static err_t read_view(const struct wire_destination *v, struct destination **ou
 
 static void test_service(void **state)
 {
-    struct wire_backend be = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("web"), .port = 80, .n_endpoints = 1, .endpoints = &ep};
+    struct wire_backend be = {.namespace = SLICE_LIT("ns"),
+                              .name = SLICE_LIT("web"),
+                              .port = 80,
+                              .n_endpoints = 1,
+                              .endpoints = &ep};
     struct wire_rule rule = {.n_backends = 1, .backends = &share};
-    struct wire_destination v = {.target = SLICE_LIT("10.9.9.9:80"), .revision = 3, .kind = DESTINATION_SERVICE, .n_rules = 1,
-                                 .rules = &rule, .n_backends = 1, .backends = &be};
+    struct wire_destination v = {.target = SLICE_LIT("10.9.9.9:80"),
+                                 .revision = 3,
+                                 .kind = DESTINATION_SERVICE,
+                                 .n_rules = 1,
+                                 .rules = &rule,
+                                 .n_backends = 1,
+                                 .backends = &be};
     struct destination *d;
 
     (void)state;
@@ -76,8 +86,15 @@ static void test_service(void **state)
 
 static void test_counted(void **state)
 {
-    struct wire_backend be = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("web"), .port = 80, .n_endpoints = 1, .endpoints = &ep};
-    struct wire_destination v = {.target = SLICE_LIT("a:80"), .kind = DESTINATION_SERVICE, .n_backends = 1, .backends = &be};
+    struct wire_backend be = {.namespace = SLICE_LIT("ns"),
+                              .name = SLICE_LIT("web"),
+                              .port = 80,
+                              .n_endpoints = 1,
+                              .endpoints = &ep};
+    struct wire_destination v = {.target = SLICE_LIT("a:80"),
+                                 .kind = DESTINATION_SERVICE,
+                                 .n_backends = 1,
+                                 .backends = &be};
     struct destination *d, *kept;
 
     (void)state;
@@ -131,16 +148,28 @@ static void test_guess(void **state)
 static void test_bad_views(void **state)
 {
     struct wire_match regex = {.path_kind = 3, .path = SLICE_LIT("(")};
-    struct wire_rule bad_rule = {.n_matches = 1, .matches = &regex, .n_backends = 1, .backends = &share};
+    struct wire_rule bad_rule = {
+        .n_matches = 1, .matches = &regex, .n_backends = 1, .backends = &share};
     struct wire_weighted nowhere = {.backend = 7, .weight = 1};
     struct wire_rule bad_share = {.n_backends = 1, .backends = &nowhere};
     struct wire_backend be = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("w"), .port = 1};
-    struct wire_backend bad_state = {.namespace = SLICE_LIT("ns"), .name = SLICE_LIT("w"), .port = 1, .state = 9};
+    struct wire_backend bad_state = {
+        .namespace = SLICE_LIT("ns"), .name = SLICE_LIT("w"), .port = 1, .state = 9};
     const struct wire_destination rows[] = {
         {.target = SLICE_LIT("a:1"), .kind = 3},
         {.target = SLICE_LIT("a:1"), .protocol = 77},
-        {.target = SLICE_LIT("a:1"), .kind = 1, .n_rules = 1, .rules = &bad_rule, .n_backends = 1, .backends = &be},
-        {.target = SLICE_LIT("a:1"), .kind = 1, .n_rules = 1, .rules = &bad_share, .n_backends = 1, .backends = &be},
+        {.target = SLICE_LIT("a:1"),
+         .kind = 1,
+         .n_rules = 1,
+         .rules = &bad_rule,
+         .n_backends = 1,
+         .backends = &be},
+        {.target = SLICE_LIT("a:1"),
+         .kind = 1,
+         .n_rules = 1,
+         .rules = &bad_share,
+         .n_backends = 1,
+         .backends = &be},
         {.target = SLICE_LIT("a:1"), .kind = 1, .n_backends = 1, .backends = &bad_state},
     };
     struct destination *d = NULL;
@@ -157,8 +186,12 @@ static void test_bad_views(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_unknown_address_is_plain), T(test_unknown_name_has_nothing), T(test_guess), T(test_bad_views),
-        T(test_service),                  T(test_counted),
+        T(test_unknown_address_is_plain),
+        T(test_unknown_name_has_nothing),
+        T(test_guess),
+        T(test_bad_views),
+        T(test_service),
+        T(test_counted),
     };
 
     log_init("destination_test");

@@ -1,4 +1,5 @@
-/* Requests through a whole worker, with what the control plane and weft-retry say made up by the test. */
+/* Requests through a whole worker, with what the control plane and weft-retry say made up by
+ * the test. */
 #include "rig.h"
 
 #include "proxy/exchange/ask.h"
@@ -30,7 +31,9 @@ static void base_view(struct rig *r)
     for (int i = 0; i < 4; i++)
         endpoints[i] = rig_endpoint(r->servers[i].port);
     for (int i = 0; i < 3; i++)
-        backends[i] = (struct wire_backend){.namespace = SLICE_LIT("default"), .port = 80, .n_endpoints = 1,
+        backends[i] = (struct wire_backend){.namespace = SLICE_LIT("default"),
+                                            .port = 80,
+                                            .n_endpoints = 1,
                                             .endpoints = &endpoints[i]};
     backends[0].name = SLICE_LIT("web");
     backends[0].n_endpoints = 2;
@@ -40,7 +43,8 @@ static void base_view(struct rig *r)
     backends[2].endpoints = &endpoints[3];
     for (uint16_t i = 0; i < 3; i++)
         shares[i] = (struct wire_weighted){.backend = i, .weight = 1};
-    rules[0] = (struct wire_rule){.route = SLICE_LIT("HTTPRoute/default/r"), .n_backends = 1, .backends = shares};
+    rules[0] = (struct wire_rule){
+        .route = SLICE_LIT("HTTPRoute/default/r"), .n_backends = 1, .backends = shares};
     n_rules = 1;
     n_backends = 3;
 }
@@ -89,7 +93,7 @@ static int down(void **state)
     return 0;
 }
 
-#define GET "GET / HTTP/1.1\r\nHost: web\r\n\r\n"
+#define GET  "GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello"
 
 static uint64_t counted(enum series_family family, const char *part);
@@ -105,7 +109,8 @@ static void test_both_endpoints_are_used(void **state)
     assert_int_equal(rig.resolves, 1);
     assert_int_equal(rig.asks, 0);
     assert_int_equal(counted(SERIES_REQUEST, "dst_service=\"web\""), 40);
-    assert_int_equal(counted(SERIES_RESPONSE, "classification=\"success\",status_code=\"200\""), 40);
+    assert_int_equal(counted(SERIES_RESPONSE, "classification=\"success\",status_code=\"200\""),
+                     40);
 }
 
 static void test_applied_is_told(void **state)
@@ -126,7 +131,8 @@ static void test_new_view(void **state)
     backends[0].endpoints = &endpoints[2];
     backends[0].n_endpoints = 1;
     view(&rig, &d);
-    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
+    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) ==
+                OK);
     rig_until(&rig, rig.applied == 2);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(rig_ask(&rig, &client, GET), 200);
@@ -142,7 +148,8 @@ static void test_bad_view_changes_nothing(void **state)
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
     view(&rig, &d);
     d.protocol = 99;
-    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
+    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) ==
+                OK);
     rig_until(&rig, discover_count(rig.worker->discover)->bad_views == 1);
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
 }
@@ -206,7 +213,8 @@ static void test_endpoint_comes(void **state)
     rig_until(&rig, rig.worker->n_exchanges == 1);
     backends[0].n_endpoints = 1;
     view(&rig, &d);
-    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
+    assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) ==
+                OK);
     rig_until(&rig, rig_has(&client, "200 OK"));
     assert_non_null(strstr(client.got, "200 OK"));
     close(client.fd);
@@ -230,17 +238,24 @@ static void test_filters(void **state)
     (void)state;
     edits[0] = (struct wire_field_edit){ROUTE_EDIT_SET, SLICE_LIT("x-added"), SLICE_LIT("yes")};
     edits[1] = (struct wire_field_edit){ROUTE_EDIT_REMOVE, SLICE_LIT("x-gone"), SLICE_LIT("")};
-    edits[2] = (struct wire_field_edit){ROUTE_EDIT_SET, SLICE_LIT("x-server"), SLICE_LIT("hidden")};
-    filters[0] = (struct wire_filter){.kind = ROUTE_FILTER_REQUEST_HEADERS, .n_edits = 2, .edits = edits};
-    filters[1] = (struct wire_filter){.kind = ROUTE_FILTER_RESPONSE_HEADERS, .n_edits = 1, .edits = &edits[2]};
-    filters[2] = (struct wire_filter){.kind = ROUTE_FILTER_REWRITE, .host = SLICE_LIT("other.test"),
-                                      .path_kind = ROUTE_REWRITE_PREFIX, .path = SLICE_LIT("/new")};
+    edits[2] =
+        (struct wire_field_edit){ROUTE_EDIT_SET, SLICE_LIT("x-server"), SLICE_LIT("hidden")};
+    filters[0] = (struct wire_filter){
+        .kind = ROUTE_FILTER_REQUEST_HEADERS, .n_edits = 2, .edits = edits};
+    filters[1] = (struct wire_filter){
+        .kind = ROUTE_FILTER_RESPONSE_HEADERS, .n_edits = 1, .edits = &edits[2]};
+    filters[2] = (struct wire_filter){.kind = ROUTE_FILTER_REWRITE,
+                                      .host = SLICE_LIT("other.test"),
+                                      .path_kind = ROUTE_REWRITE_PREFIX,
+                                      .path = SLICE_LIT("/new")};
     rules[0].n_filters = 3;
     rules[0].filters = filters;
     rules[0].n_matches = 1;
     rules[0].matches = matches;
     matches[0] = (struct wire_match){.path_kind = ROUTE_PATH_PREFIX, .path = SLICE_LIT("/old")};
-    assert_int_equal(rig_ask(&rig, &client, "GET /old/x?a=b HTTP/1.1\r\nHost: web\r\nX-Gone: 1\r\n\r\n"), 200);
+    assert_int_equal(
+        rig_ask(&rig, &client, "GET /old/x?a=b HTTP/1.1\r\nHost: web\r\nX-Gone: 1\r\n\r\n"),
+        200);
     {
         struct rig_server *s = rig.servers[0].requests > 0 ? &rig.servers[0] : &rig.servers[1];
 
@@ -255,7 +270,8 @@ static void test_filters(void **state)
 static void test_redirect_and_fail(void **state)
 {
     (void)state;
-    filters[0] = (struct wire_filter){.kind = ROUTE_FILTER_REDIRECT, .scheme = SLICE_LIT("https"), .status = 308};
+    filters[0] = (struct wire_filter){
+        .kind = ROUTE_FILTER_REDIRECT, .scheme = SLICE_LIT("https"), .status = 308};
     rules[0].n_filters = 1;
     rules[0].filters = filters;
     assert_int_equal(rig_ask(&rig, &client, "GET /p?q HTTP/1.1\r\nHost: web\r\n\r\n"), 308);
@@ -265,7 +281,8 @@ static void test_redirect_and_fail(void **state)
         struct wire_destination d = {.target = SLICE_LIT("web:80"), .revision = 2};
 
         view(&rig, &d);
-        assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
+        assert_true(
+            WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
         rig_until(&rig, rig.applied == 2);
     }
     assert_int_equal(rig_ask(&rig, &client, GET), 418);
@@ -350,11 +367,16 @@ static void test_lost_post_is_not_replayable(void **state)
     assert_int_equal(rig.last_ask.delivered, 2);
     assert_false(rig.last_ask.is_replayable);
     assert_int_equal(rig.last_ask.cause, 1);
-    assert_int_equal(rig_ask(&rig, &client, "POST / HTTP/1.1\r\nHost: web\r\nIdempotency-Key: 7\r\nContent-Length: 0\r\n\r\n"), 502);
+    assert_int_equal(
+        rig_ask(
+            &rig, &client,
+            "POST / HTTP/1.1\r\nHost: web\r\nIdempotency-Key: 7\r\nContent-Length: 0\r\n\r\n"),
+        502);
     assert_true(rig.last_ask.is_replayable);
 }
 
-/* Nobody listens at one endpoint: the other is taken without a question, and the first backs off. */
+/* Nobody listens at one endpoint: the other is taken without a question, and the first backs
+ * off. */
 static void test_unreachable_endpoint(void **state)
 {
     (void)state;
@@ -366,8 +388,9 @@ static void test_unreachable_endpoint(void **state)
     {
         int fd;
 
-        rig.servers[0].listener = evconnlistener_new(rig.base, rig_server_accept, &rig.servers[0], LEV_OPT_CLOSE_ON_FREE,
-                                                     0, (rig_bind(&fd), fd));
+        (void)rig_bind(&fd);
+        rig.servers[0].listener = evconnlistener_new(
+            rig.base, rig_server_accept, &rig.servers[0], LEV_OPT_CLOSE_ON_FREE, 0, fd);
     }
 }
 
@@ -396,7 +419,8 @@ static void test_request_limit(void **state)
     assert_int_equal(rig.asks, 0);
 }
 
-static bool half_answer(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
+static bool half_answer(struct rig_server *s, const char *head, const char *body,
+                        struct evbuffer *out)
 {
     (void)s, (void)head, (void)body;
     evbuffer_add_printf(out, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
@@ -521,7 +545,8 @@ static bool add_up(void *arg, const struct series_view *v)
 {
     struct sum *s = arg;
 
-    if (v->family == s->family && memmem(v->labels.p, v->labels.n, s->part, strlen(s->part)) != NULL)
+    if (v->family == s->family &&
+        memmem(v->labels.p, v->labels.n, s->part, strlen(s->part)) != NULL)
         s->n += v->values[0];
     return true;
 }

@@ -1,5 +1,6 @@
-/* A worker in a test: one loop with the worker, a fake weft-link and a fake weft-retry on real mailboxes, servers
- * that follow a script, and clients. Nothing sleeps: rig_until runs the loop until something is true. */
+/* A worker in a test: one loop with the worker, a fake weft-link and a fake weft-retry on real
+ * mailboxes, servers that follow a script, and clients. Nothing sleeps: rig_until runs the loop
+ * until something is true. */
 #ifndef TEST_PROXY_RIG_H
 #define TEST_PROXY_RIG_H
 
@@ -39,8 +40,10 @@ struct rig_server {
     struct evconnlistener *listener;
     uint16_t port;
     unsigned connections, requests;
-    /* Called with a whole head and Content-Length content; the answer is written to `out`. False: close after it. */
-    bool (*answer)(struct rig_server *s, const char *head, const char *body, struct evbuffer *out);
+    /* Called with a whole head and Content-Length content; the answer is written to `out`.
+     * False: close after it. */
+    bool (*answer)(struct rig_server *s, const char *head, const char *body,
+                   struct evbuffer *out);
     char last_head[8192], last_body[8192];
 };
 
@@ -60,7 +63,8 @@ struct rig {
     unsigned resolves, applied;
     uint64_t applied_revision;
     /* fake retry */
-    bool (*verdict)(struct rig *r, const struct wire_retry_ask *q, uint32_t *after_ms, const char **stop);
+    bool (*verdict)(struct rig *r, const struct wire_retry_ask *q, uint32_t *after_ms,
+                    const char **stop);
     unsigned asks, cancels;
     struct wire_retry_ask last_ask;
     uint32_t settled_requests, settled_successes;
@@ -78,18 +82,18 @@ static inline void rig_tick(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Runs the loop until the claim is true; fails after 5 s. */
-#define rig_until(r, claim)                                                                        \
-    do {                                                                                           \
-        uint64_t rig_end_ = clock_read_us() + 5000000;                                             \
-        struct event *rig_ev_ = event_new((r)->base, -1, EV_PERSIST, rig_tick, NULL);              \
-        struct timeval rig_tv_ = {0, 5000};                                                        \
-        event_add(rig_ev_, &rig_tv_);                                                              \
-        while (!(claim)) {                                                                         \
-            if (clock_read_us() > rig_end_)                                                        \
-                fail_msg("not in time: %s", #claim);                                               \
-            rig_step(r);                                                                           \
-        }                                                                                          \
-        event_free(rig_ev_);                                                                       \
+#define rig_until(r, claim)                                                                    \
+    do {                                                                                       \
+        uint64_t rig_end_ = clock_read_us() + 5000000;                                         \
+        struct event *rig_ev_ = event_new((r)->base, -1, EV_PERSIST, rig_tick, NULL);          \
+        struct timeval rig_tv_ = {0, 5000};                                                    \
+        event_add(rig_ev_, &rig_tv_);                                                          \
+        while (!(claim)) {                                                                     \
+            if (clock_read_us() > rig_end_)                                                    \
+                fail_msg("not in time: %s", #claim);                                           \
+            rig_step(r);                                                                       \
+        }                                                                                      \
+        event_free(rig_ev_);                                                                   \
     } while (0)
 
 /* ---- servers ---- */
@@ -135,7 +139,8 @@ static inline void rig_server_event(struct bufferevent *bev, short what, void *a
         bufferevent_free(bev);
 }
 
-static inline void rig_server_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *sa, int n, void *arg)
+static inline void rig_server_accept(struct evconnlistener *l, evutil_socket_t fd,
+                                     struct sockaddr *sa, int n, void *arg)
 {
     struct rig_server *s = arg;
     struct bufferevent *bev = bufferevent_socket_new(s->rig->base, fd, BEV_OPT_CLOSE_ON_FREE);
@@ -146,28 +151,32 @@ static inline void rig_server_accept(struct evconnlistener *l, evutil_socket_t f
     bufferevent_enable(bev, EV_READ | EV_WRITE);
 }
 
-static inline bool rig_ok(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
+static inline bool rig_ok(struct rig_server *s, const char *head, const char *body,
+                          struct evbuffer *out)
 {
     (void)head;
-    evbuffer_add_printf(out, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\nX-Server: %d\r\n\r\n%s", strlen(body),
-                        (int)(s - s->rig->servers), body);
+    evbuffer_add_printf(out, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\nX-Server: %d\r\n\r\n%s",
+                        strlen(body), (int)(s - s->rig->servers), body);
     return true;
 }
 
-static inline bool rig_unavailable(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
+static inline bool rig_unavailable(struct rig_server *s, const char *head, const char *body,
+                                   struct evbuffer *out)
 {
     (void)s, (void)head, (void)body;
     evbuffer_add_printf(out, "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
     return true;
 }
 
-static inline bool rig_silent(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
+static inline bool rig_silent(struct rig_server *s, const char *head, const char *body,
+                              struct evbuffer *out)
 {
     (void)s, (void)head, (void)body, (void)out;
     return true;
 }
 
-static inline bool rig_slams(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
+static inline bool rig_slams(struct rig_server *s, const char *head, const char *body,
+                             struct evbuffer *out)
 {
     (void)s, (void)head, (void)body, (void)out;
     return false;
@@ -179,7 +188,8 @@ static inline uint16_t rig_bind(int *out)
     socklen_t n = sizeof(a);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(fd, 64) == 0);
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
+                listen(fd, 64) == 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
     *out = fd;
     return ntohs(a.sin_port);
@@ -245,14 +255,16 @@ static inline void rig_on_retry(void *arg, const struct mailbox_msg *msg)
     wire_msg_done(&m);
 }
 
-static inline bool rig_go(struct rig *r, const struct wire_retry_ask *q, uint32_t *after, const char **stop)
+static inline bool rig_go(struct rig *r, const struct wire_retry_ask *q, uint32_t *after,
+                          const char **stop)
 {
     (void)r, (void)q, (void)stop;
     *after = 5;
     return true;
 }
 
-static inline bool rig_stop(struct rig *r, const struct wire_retry_ask *q, uint32_t *after, const char **stop)
+static inline bool rig_stop(struct rig *r, const struct wire_retry_ask *q, uint32_t *after,
+                            const char **stop)
 {
     (void)r, (void)q, (void)after;
     *stop = "BUDGET";
@@ -284,17 +296,33 @@ static inline void rig_up(struct rig *r, struct event_base *base, const char *ta
         s->rig = r;
         s->answer = rig_ok;
         s->port = rig_bind(&fd);
-        s->listener = evconnlistener_new(r->base, rig_server_accept, s, LEV_OPT_CLOSE_ON_FREE, 0, fd);
+        s->listener =
+            evconnlistener_new(r->base, rig_server_accept, s, LEV_OPT_CLOSE_ON_FREE, 0, fd);
         assert_non_null(s->listener);
     }
-    lc = (struct mailbox_conf){.kind = MAILBOX_ROUTER, .name = "link", .endpoint = r->link_at, .bind = true,
-                               .allow = mailbox_allow_same_uid, .on_msg = rig_on_link, .arg = r};
+    lc = (struct mailbox_conf){.kind = MAILBOX_ROUTER,
+                               .name = "link",
+                               .endpoint = r->link_at,
+                               .bind = true,
+                               .allow = mailbox_allow_same_uid,
+                               .on_msg = rig_on_link,
+                               .arg = r};
     assert_true(mailbox_open(r->base, &lc, &r->link) == OK);
-    rc = (struct mailbox_conf){.kind = MAILBOX_ROUTER, .name = "retry", .endpoint = r->retry_at, .bind = true,
-                               .allow = mailbox_allow_same_uid, .on_msg = rig_on_retry, .arg = r};
+    rc = (struct mailbox_conf){.kind = MAILBOX_ROUTER,
+                               .name = "retry",
+                               .endpoint = r->retry_at,
+                               .bind = true,
+                               .allow = mailbox_allow_same_uid,
+                               .on_msg = rig_on_retry,
+                               .arg = r};
     assert_true(mailbox_open(r->base, &rc, &r->retry) == OK);
-    wc = (struct worker_conf){.base = r->base, .settings = &r->settings, .link = r->link_at, .retry = r->retry_at,
-                              .identity = "", .process = "weft-proxy-0", .series_fd = -1};
+    wc = (struct worker_conf){.base = r->base,
+                              .settings = &r->settings,
+                              .link = r->link_at,
+                              .retry = r->retry_at,
+                              .identity = "",
+                              .process = "weft-proxy-0",
+                              .series_fd = -1};
     assert_true(worker_new(&wc, &r->worker) == OK);
     r->port = rig_bind(&r->listen_fd);
     assert_true(worker_listen(r->worker, r->listen_fd, DIRECTION_OUTBOUND) == OK);
@@ -331,7 +359,9 @@ struct rig_client {
 
 static inline void rig_connect(struct rig *r, struct rig_client *c)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(r->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(r->port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     c->n = 0;
@@ -364,7 +394,8 @@ static inline bool rig_has(struct rig_client *c, const char *part)
     return strstr(c->got, part) != NULL || c->is_closed;
 }
 
-/* One request on a connection of its own; returns the answer's status. The whole answer is in c->got. */
+/* One request on a connection of its own; returns the answer's status. The whole answer is in
+ * c->got. */
 static inline int rig_ask(struct rig *r, struct rig_client *c, const char *request)
 {
     char *end, *length;
