@@ -1,5 +1,5 @@
-/* What both client codecs have in common: the head of struct http_back. For the codecs only; everybody else
- * uses http_back_* of stream.h. */
+/* What both client codecs have in common: the head of struct http_back. For the codecs only;
+ * everybody else uses http_back_* of stream.h. */
 #ifndef PROXY_HTTP_BACK_H
 #define PROXY_HTTP_BACK_H
 
@@ -16,9 +16,9 @@ struct http_back {
     const struct http_back_ops *ops;
     struct http_back_conf conf;
     struct conn *conn;
-    unsigned running;     /* streams that are open */
-    bool was_used;        /* a stream was opened on it */
-    bool is_retired;      /* no new stream is opened */
+    unsigned running; /* streams that are open */
+    bool was_used;    /* a stream was opened on it */
+    bool is_retired;  /* no new stream is opened */
     enum http_version version;
 };
 

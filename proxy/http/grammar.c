@@ -1,5 +1,5 @@
-/* RFC 9110 and 3986 byte classes in one table, and the few grammars that decide whether bytes of a
- * peer may be believed. Everything here looks at every byte once and allocates nothing. */
+/* RFC 9110 and 3986 byte classes in one table, and the few grammars that decide whether bytes
+ * of a peer may be believed. Everything here looks at every byte once and allocates nothing. */
 #include "proxy/http/head.h"
 
 #include <string.h>
@@ -56,8 +56,8 @@ bool http_is_token(slice_t s)
 
 #define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
 
-/* Non-zero when one of the eight bytes is below 0x20 (HTAB included) or is 0x7f. May report a byte that
- * follows a guilty one wrongly, never the first: fine for "is there any". */
+/* Non-zero when one of the eight bytes is below 0x20 (HTAB included) or is 0x7f. May report a
+ * byte that follows a guilty one wrongly, never the first: fine for "is there any". */
 static uint64_t ctl_in_word(uint64_t w)
 {
     uint64_t below = (w - EVERY(0x20)) & ~w;

@@ -27,11 +27,10 @@ static enum field_token one_of(slice_t name, const enum field_token *tokens)
     return FIELD_OTHER;
 }
 
-#define CANDIDATES(...)                                                                            \
-    one_of(name, (const enum field_token[]){__VA_ARGS__, FIELD_OTHER})
+#define CANDIDATES(...) one_of(name, (const enum field_token[]){__VA_ARGS__, FIELD_OTHER})
 
-/* Names by length: at most six are compared. A name added to tbl/fields.h must be added here too; the
- * unit test looks up every line of the table. */
+/* Names by length: at most six are compared. A name added to tbl/fields.h must be added here
+ * too; the unit test looks up every line of the table. */
 enum field_token field_token_of(slice_t name)
 {
     switch (name.n) {
@@ -84,7 +83,8 @@ slice_t field_name_of(enum field_token token)
 
 void head_init(struct head *h)
 {
-    *h = (struct head){.content_length = -1, .scheme = SLICE_LIT("http"), .is_keep_alive = true};
+    *h =
+        (struct head){.content_length = -1, .scheme = SLICE_LIT("http"), .is_keep_alive = true};
 }
 
 static err_t head_grow(struct head *h, struct arena *a)
@@ -152,7 +152,8 @@ err_t head_set(struct head *h, struct arena *a, slice_t name, slice_t value)
     return OK;
 }
 
-/* Removes what one Connection value names, except what the mesh or the framing depends on (H1-34). */
+/* Removes what one Connection value names, except what the mesh or the framing depends on
+ * (H1-34). */
 static void strip_named(struct head *h, slice_t list)
 {
     while (list.n > 0) {

@@ -41,7 +41,8 @@ err_t refusal_fill(enum refusal r, struct arena *a, struct head *h)
     slice_t sentence, value;
 
     (void)snprintf(text, sizeof(text), "%s %s: %s", info->id, info->name, refusal_text(r));
-    (void)snprintf(status, sizeof(status), "weft; error=%s; details=\"%s\"", info->proxy_status, text);
+    (void)snprintf(status, sizeof(status), "weft; error=%s; details=\"%s\"", info->proxy_status,
+                   text);
     sentence = arena_copy(a, slice_str(text));
     value = arena_copy(a, slice_str(status));
     if (sentence.p == NULL || value.p == NULL)

@@ -1,4 +1,5 @@
-/* The named reasons for which bytes of a peer are refused, and the answer a client gets for them. */
+/* The named reasons for which bytes of a peer are refused, and the answer a client gets for
+ * them. */
 #ifndef PROXY_HTTP_REFUSAL_H
 #define PROXY_HTTP_REFUSAL_H
 
@@ -21,8 +22,8 @@ enum refusal {
 const struct code_info *refusal_code(enum refusal r, bool is_answer);
 const char *refusal_text(enum refusal r); /* the clause of the table */
 
-/* Adds what a refused client is told to an answer's head (Proxy-Status, weft-code, l5d-proxy-error, like
- * proxy/answer does) and sets its status and content_length 0. NOMEM. */
+/* Adds what a refused client is told to an answer's head (Proxy-Status, weft-code,
+ * l5d-proxy-error, like proxy/answer does) and sets its status and content_length 0. NOMEM. */
 MUST_USE err_t refusal_fill(enum refusal r, struct arena *a, struct head *h);
 
 /* The standard reason phrase, or "" for a status without one. */

@@ -55,8 +55,8 @@ struct stream_ops {
     void (*send_body)(struct stream *s, slice_t bytes, bool is_end);
     /* Ends with trailers (fields with FIELD_NOT_TRAILER are skipped). Codecs without trailers just end. */
     void (*send_trailers)(struct stream *s, const struct field *fields, size_t n);
-    /* Gives up both directions: HTTP/2 RST_STREAM with the code that fits, HTTP/1 closes the connection (or, on a front that has
-     * sent nothing, does nothing: the exchange answers instead). The stream is gone after this call; no event follows. */
+    /* Gives up both directions: HTTP/2 RST_STREAM with the code that fits, HTTP/1 closes the connection (so that an answer that
+     * was begun is visibly cut). The stream is gone after this call; no event follows. */
     void (*reset)(struct stream *s, enum stream_error why);
     /* n body bytes that this stream delivered have left at the other end. */
     void (*credit)(struct stream *s, size_t n);

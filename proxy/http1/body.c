@@ -1,5 +1,5 @@
-/* Content of HTTP/1 messages: see body.h. Chunk framing is refused for anything a lenient reader before or
- * behind us could see differently (hardening.md H1-23..H1-25). */
+/* Content of HTTP/1 messages: see body.h. Chunk framing is refused for anything a lenient
+ * reader before or behind us could see differently (hardening.md H1-23..H1-25). */
 #include "proxy/http1/body.h"
 
 #include <string.h>
@@ -60,8 +60,9 @@ static int hex_digit(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* *( ";" name [ "=" ( token / quoted-string ) ] ), with blanks allowed around the signs but not before
- * the first ";": bytes that a line-oriented reader could take for an end of line never pass. */
+/* *( ";" name [ "=" ( token / quoted-string ) ] ), with blanks allowed around the signs but not
+ * before the first ";": bytes that a line-oriented reader could take for an end of line never
+ * pass. */
 static bool is_extension(slice_t ext)
 {
     bool is_quoted = false;
@@ -79,7 +80,8 @@ static bool is_extension(slice_t ext)
             if (ext.p[i - 1] != '=' && ext.p[i - 1] != ' ')
                 return false;
             is_quoted = true;
-        } else if (c != ';' && c != '=' && c != ' ' && c != '\t' && !http_is_token(slice(&c, 1))) {
+        } else if (c != ';' && c != '=' && c != ' ' && c != '\t' &&
+                   !http_is_token(slice(&c, 1))) {
             return false;
         }
     }
@@ -154,8 +156,7 @@ static enum body_got trailers(struct body *b, slice_t *in, const struct http_lim
     case STEP_LATER:
         return BODY_MORE;
     case STEP_FAILED:
-        return broken(b, *why == REFUSED_LINE_END ? REFUSED_TRAILER : *why,
-                      why);
+        return broken(b, *why == REFUSED_LINE_END ? REFUSED_TRAILER : *why, why);
     }
     *out = slice(in->p, n);
     *in = slice_skip(*in, n);
@@ -163,8 +164,8 @@ static enum body_got trailers(struct body *b, slice_t *in, const struct http_lim
     return n > 2 ? BODY_SECTION : BODY_END;
 }
 
-enum body_got body_read(struct body *b, slice_t *in, const struct http_limits *limits, slice_t *out,
-                        enum refusal *why)
+enum body_got body_read(struct body *b, slice_t *in, const struct http_limits *limits,
+                        slice_t *out, enum refusal *why)
 {
     enum body_got got = BODY_DATA;
 

@@ -1,7 +1,8 @@
 /* HTTP/1 message bodies: from bytes to pieces of content, strictly (RFC 9112 6 and 7).
  *
- * The current framing is the state; reading it never copies. Lines of chunk framing and the trailer section
- * are taken only when they are complete, so the reader holds no bytes of its own.
+ * The current framing is the state; reading it never copies. Lines of chunk framing and the
+ * trailer section are taken only when they are complete, so the reader holds no bytes of its
+ * own.
  */
 #ifndef PROXY_HTTP1_BODY_H
 #define PROXY_HTTP1_BODY_H
@@ -23,14 +24,15 @@ enum body_framing {
 struct body {
     enum body_framing framing;
     uint64_t left;
-    uint32_t ext_bytes;    /* of chunk extensions of this message so far */
-    struct h1_scan scan;   /* BODY_TRAILERS */
+    uint32_t ext_bytes;  /* of chunk extensions of this message so far */
+    struct h1_scan scan; /* BODY_TRAILERS */
 };
 
 enum body_got {
     BODY_MORE,    /* come back with more bytes (what was not taken, and more) */
     BODY_DATA,    /* *out is content */
-    BODY_SECTION, /* *out is a trailer section with at least one field; the message ends with it */
+    BODY_SECTION, /* *out is a trailer section with at least one field; the message ends with it
+                   */
     BODY_END,     /* the message has ended */
     BODY_BAD      /* *why */
 };
@@ -46,9 +48,9 @@ static inline bool body_is_done(const struct body *b)
     return b->framing == BODY_NONE;
 }
 
-/* Takes the next piece from the front of *in. Call again until BODY_MORE, BODY_END or BODY_SECTION; after
- * these two the framing is BODY_NONE. */
-enum body_got body_read(struct body *b, slice_t *in, const struct http_limits *limits, slice_t *out,
-                        enum refusal *why);
+/* Takes the next piece from the front of *in. Call again until BODY_MORE, BODY_END or
+ * BODY_SECTION; after these two the framing is BODY_NONE. */
+enum body_got body_read(struct body *b, slice_t *in, const struct http_limits *limits,
+                        slice_t *out, enum refusal *why);
 
 #endif

@@ -6,9 +6,9 @@
  *   IDLE   nobody's; a byte that comes now belongs to nothing and ends the connection (H1-32)
  *   OPEN   an exchange has the stream; `answer` says what is read next
  *
- * Within OPEN, the answer: AWAIT_HEAD --final head--> CONTENT --its end--> DONE; or, after 101 or a 2xx to CONNECT,
- * TUNNEL. The request is written as it is sent, independent of this. A connection is used again only if request
- * and answer were both complete and unambiguous.
+ * Within OPEN, the answer: AWAIT_HEAD --final head--> CONTENT --its end--> DONE; or, after 101
+ * or a 2xx to CONNECT, TUNNEL. The request is written as it is sent, independent of this. A
+ * connection is used again only if request and answer were both complete and unambiguous.
  */
 #include "kit/clock.h"
 #include "kit/timer.h"
@@ -50,13 +50,13 @@ struct h1_client {
     enum answer_state answer;
     enum out_framing out;
     uint64_t out_left;
-    uint64_t began_at;     /* sent.handed when the request began */
-    bool began_used;       /* the connection had served a request before */
+    uint64_t began_at; /* sent.handed when the request began */
+    bool began_used;   /* the connection had served a request before */
     bool is_head_sent, is_request_done;
     bool is_head_method, is_connect, wants_upgrade;
     bool any_received;
     bool may_reuse;
-    bool holds_finish;     /* OUT_HELD: and then the end */
+    bool holds_finish; /* OUT_HELD: and then the end */
     unsigned interim;
     size_t outstanding;
 };
@@ -120,9 +120,10 @@ static void answer_is_bad(struct h1_client *cl, enum refusal why)
 
 /* ---- reading ---- */
 
-/* The answer ends here; `rest` came behind it in the same piece and belongs to nothing. Decided before the
- * exchange hears of the end: it may lend the connection again inside of that call, and the next request
- * must never be answered by these bytes (H1-32). A complete answer stays valid. */
+/* The answer ends here; `rest` came behind it in the same piece and belongs to nothing. Decided
+ * before the exchange hears of the end: it may lend the connection again inside of that call,
+ * and the next request must never be answered by these bytes (H1-32). A complete answer stays
+ * valid. */
 static void answer_ends(struct h1_client *cl, slice_t rest)
 {
     cl->answer = DONE;
@@ -246,9 +247,8 @@ static void deliver_trailers(struct h1_client *cl, slice_t section, slice_t rest
 {
     slice_t copy = arena_copy(cl->s.arena, section);
     struct head t;
-    enum refusal why = copy.p == NULL
-                           ? REFUSED_NO_MEMORY
-                           : h1_parse_trailers(&cl->parser, copy, cl->s.arena, &t);
+    enum refusal why = copy.p == NULL ? REFUSED_NO_MEMORY
+                                      : h1_parse_trailers(&cl->parser, copy, cl->s.arena, &t);
 
     if (why != REFUSED_NOTHING) {
         answer_is_bad(cl, why);
@@ -343,7 +343,8 @@ static void on_eof(struct conn *c, bool is_clean)
     }
     http_back_set_retired(&cl->b);
     cl->may_reuse = false;
-    if (cl->is_live && cl->in.framing == BODY_UNTIL_CLOSE && cl->answer == CONTENT && is_clean) {
+    if (cl->is_live && cl->in.framing == BODY_UNTIL_CLOSE && cl->answer == CONTENT &&
+        is_clean) {
         body_start_none(&cl->in);
         cl->answer = DONE;
         cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
@@ -555,7 +556,8 @@ static void client_release(struct stream *s)
         if (cl->closes_soon && cl->close_why == CLOSE_BAD_PROTOCOL)
             conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
         else if (is_whole || cl->out == OUT_RAW)
-            conn_close_gently(cl->b.conn, cl->closes_soon ? (enum close_reason)cl->close_why : CLOSE_DONE);
+            conn_close_gently(cl->b.conn,
+                              cl->closes_soon ? (enum close_reason)cl->close_why : CLOSE_DONE);
         else
             conn_close(cl->b.conn, CLOSE_OTHER_SIDE);
         return;
@@ -642,15 +644,15 @@ static const struct http_back_ops back_ops = {
     .retire = client_retire,
 };
 
-err_t http1_client_start(struct conn *c, const struct http_back_conf *conf, struct http_back **out)
+err_t http1_client_start(struct conn *c, const struct http_back_conf *conf,
+                         struct http_back **out)
 {
     struct h1_client *cl = calloc(1, sizeof(*cl));
 
     if (cl == NULL)
         return ERR_OF(NOMEM);
     cl->magic = CLIENT_MAGIC;
-    cl->b = (struct http_back){
-        .ops = &back_ops, .conf = *conf, .conn = c, .version = HTTP_1_1};
+    cl->b = (struct http_back){.ops = &back_ops, .conf = *conf, .conn = c, .version = HTTP_1_1};
     buf_init(&cl->scratch, 0);
     buf_init(&cl->held, 2 * STREAM_WINDOW);
     h1_parser_init(&cl->parser, false);

@@ -1,4 +1,5 @@
-/* Heads of HTTP/1: see parse.h. The rules are those of hardening.md 2.1; numbers H1-xx name the cases. */
+/* Heads of HTTP/1: see parse.h. The rules are those of hardening.md 2.1; numbers H1-xx name the
+ * cases. */
 #include "proxy/http1/parse.h"
 
 #include <string.h>
@@ -161,8 +162,7 @@ static enum refusal read_fields(const struct h1_parser *p, slice_t lines, struct
     case HPE_INVALID_CONTENT_LENGTH:
         return REFUSED_LENGTH;
     case HPE_UNEXPECTED_CONTENT_LENGTH: /* a second one, or one beside Transfer-Encoding */
-        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_FRAMING
-                                                             : REFUSED_LENGTH;
+        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_FRAMING : REFUSED_LENGTH;
     case HPE_INVALID_TRANSFER_ENCODING:
         return REFUSED_CODING;
     default:
@@ -176,14 +176,16 @@ static enum refusal read_length(struct head *h, slice_t v)
 {
     uint64_t n;
 
-    /* One plain number of at most 19 digits; a second one, even if equal, is refused (H1-02..05). */
+    /* One plain number of at most 19 digits; a second one, even if equal, is refused
+     * (H1-02..05). */
     if (h->content_length >= 0 || v.n == 0 || v.n > 19 || !slice_to_u64(v, &n) || n > INT64_MAX)
         return REFUSED_LENGTH;
     h->content_length = (int64_t)n;
     return REFUSED_NOTHING;
 }
 
-/* Takes the next element of a comma list. False: there is none. An empty element is an element. */
+/* Takes the next element of a comma list. False: there is none. An empty element is an element.
+ */
 static bool next_element(slice_t *list, bool *is_more, slice_t *out)
 {
     const uint8_t *comma;
@@ -201,8 +203,8 @@ static bool next_element(slice_t *list, bool *is_more, slice_t *out)
 
 static bool is_known_coding(slice_t s)
 {
-    static const char *const codings[] = {"gzip", "x-gzip", "compress", "x-compress", "deflate",
-                                          "br", "zstd"};
+    static const char *const codings[] = {"gzip",    "x-gzip", "compress", "x-compress",
+                                          "deflate", "br",     "zstd"};
 
     for (size_t i = 0; i < sizeof(codings) / sizeof(codings[0]); i++)
         if (slice_is_nocase(s, slice_str(codings[i])))
@@ -210,7 +212,8 @@ static bool is_known_coding(slice_t s)
     return false;
 }
 
-/* Exactly `chunked`, once (H1-06, H1-07). Real codings before it are understood and not supported. */
+/* Exactly `chunked`, once (H1-06, H1-07). Real codings before it are understood and not
+ * supported. */
 static enum refusal read_coding(struct head *h, slice_t v)
 {
     bool is_more = true, is_chunked_last = false;
@@ -294,7 +297,8 @@ static enum refusal read_meaning(struct head *h)
                 h->accepts_trailers = true;
             break;
         case FIELD_CONTENT_TYPE:
-            h->is_grpc = v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
+            h->is_grpc =
+                v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
             break;
         default:
             break;
@@ -313,11 +317,12 @@ static enum refusal read_meaning(struct head *h)
 
 /* ---- start lines ---- */
 
-/* HTTP/1.0 or HTTP/1.1, in capitals; another well-formed version is 505, anything else is not HTTP. */
+/* HTTP/1.0 or HTTP/1.1, in capitals; another well-formed version is 505, anything else is not
+ * HTTP. */
 static enum refusal read_version(slice_t s, enum http_version *out)
 {
-    if (s.n != 8 || memcmp(s.p, "HTTP/", 5) != 0 || s.p[6] != '.' || s.p[5] < '0' || s.p[5] > '9' ||
-        s.p[7] < '0' || s.p[7] > '9' || s.p[5] == '0')
+    if (s.n != 8 || memcmp(s.p, "HTTP/", 5) != 0 || s.p[6] != '.' || s.p[5] < '0' ||
+        s.p[5] > '9' || s.p[7] < '0' || s.p[7] > '9' || s.p[5] == '0')
         return REFUSED_LINE;
     if (s.p[5] != '1' || s.p[7] > '1')
         return REFUSED_VERSION;
@@ -377,7 +382,8 @@ static enum refusal read_target(struct head *h, struct arena *a, slice_t t)
         /* RFC 9112 3.2.3: host and port, both. */
         const uint8_t *colon = memrchr(t.p, ':', t.n);
 
-        if (!http_is_authority(t) || colon == NULL || memchr(colon, ']', t.n - (size_t)(colon - t.p)))
+        if (!http_is_authority(t) || colon == NULL ||
+            memchr(colon, ']', t.n - (size_t)(colon - t.p)))
             return REFUSED_CONNECT;
         h->authority = t;
         return REFUSED_NOTHING;
@@ -500,7 +506,8 @@ static enum refusal read_status_line(struct head *h, slice_t line)
         !slice_to_u64(slice(line.p + 9, 3), &status) || status < 100 || status > 999)
         return REFUSED_STATUS_LINE;
     h->status = (uint16_t)status;
-    /* The space before an empty reason is often forgotten; without a reason nothing is ambiguous. */
+    /* The space before an empty reason is often forgotten; without a reason nothing is
+     * ambiguous. */
     if (line.n > 12 && line.p[12] != ' ')
         return REFUSED_STATUS_LINE;
     h->reason = trimmed(slice_skip(line, 13));

@@ -1,9 +1,10 @@
 /* HTTP/1 heads and trailer sections: from bytes to struct head, strictly.
  *
- * The end of the section is looked for first (h1_scan), line by line, which refuses every line end but
- * CR LF, folding, and sections over the limits. The start line is read here; the field lines by llhttp in
- * strict mode, which does not see the start line (it gets a constant one, so that methods it has never
- * heard of pass). What llhttp lets through and RFC 9112 or hardening.md does not is refused here.
+ * The end of the section is looked for first (h1_scan), line by line, which refuses every line
+ * end but CR LF, folding, and sections over the limits. The start line is read here; the field
+ * lines by llhttp in strict mode, which does not see the start line (it gets a constant one, so
+ * that methods it has never heard of pass). What llhttp lets through and RFC 9112 or
+ * hardening.md does not is refused here.
  */
 #ifndef PROXY_HTTP1_PARSE_H
 #define PROXY_HTTP1_PARSE_H
@@ -25,21 +26,22 @@ void h1_parser_init(struct h1_parser *p, bool is_request);
 
 /* Where the scan of one section stands; all zero at its beginning. */
 struct h1_scan {
-    size_t line;   /* offset of the line not ended yet */
-    size_t lines;  /* complete ones before it */
+    size_t line;  /* offset of the line not ended yet */
+    size_t lines; /* complete ones before it */
 };
 
-/* Looks for the empty line that ends the section (`has_start_line`: a head; else a trailer section). Give
- * the same bytes, longer, until it says something else than STEP_LATER.
+/* Looks for the empty line that ends the section (`has_start_line`: a head; else a trailer
+ * section). Give the same bytes, longer, until it says something else than STEP_LATER.
  * STEP_DONE: *n is the length with the empty line. STEP_FAILED: *why. */
 enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_line,
                           const struct http_limits *limits, size_t *n, enum refusal *why);
 
-/* `bytes` is a whole head that h1_scan_section found, in memory that lives as long as *h (the arena).
- * REFUSED_NOTHING: *h is filled. */
+/* `bytes` is a whole head that h1_scan_section found, in memory that lives as long as *h (the
+ * arena). REFUSED_NOTHING: *h is filled. */
 enum refusal h1_parse_request(const struct h1_parser *p, slice_t bytes, struct arena *a,
                               struct head *h);
-/* Field checks of a response; framing that depends on the request is the client's (client.c). */
+/* Field checks of a response; framing that depends on the request is the client's (client.c).
+ */
 enum refusal h1_parse_response(const struct h1_parser *p, slice_t bytes, struct arena *a,
                                struct head *h);
 /* Fills *h with the fields of a trailer section; those marked FIELD_NOT_TRAILER are removed. */

@@ -1,7 +1,8 @@
-/* Which bytes of the content have left, on a connection that carries heads and chunk framing too.
+/* Which bytes of the content have left, on a connection that carries heads and chunk framing
+ * too.
  *
- * Of the bytes that a conn still holds we assume that they are content: so content is never reported
- * before it has left, and all of it is reported when the conn is empty. */
+ * Of the bytes that a conn still holds we assume that they are content: so content is never
+ * reported before it has left, and all of it is reported when the conn is empty. */
 #ifndef PROXY_HTTP1_SENT_H
 #define PROXY_HTTP1_SENT_H
 

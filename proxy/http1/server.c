@@ -8,8 +8,9 @@
  *   OPEN   the exchange has the stream; `in` says what is read, `out` what may be written
  *   DRAIN  the answer is complete, the request's content is read and dropped up to a limit
  *
- * Pipelined requests stay in the conn (paused) until the stream is released, so answers are in order by
- * construction. Leaving OPEN is done in server_release, server_reset and stream_fail only.
+ * Pipelined requests stay in the conn (paused) until the stream is released, so answers are in
+ * order by construction. Leaving OPEN is done in server_release, server_reset and stream_fail
+ * only.
  */
 #include "kit/clock.h"
 #include "kit/timer.h"
@@ -22,9 +23,10 @@
 
 #include <stdlib.h>
 
-#define SERVER_MAGIC    0x68317376u
-#define ARENA_MAX       (256 * 1024)
-#define DRAIN_MAX       (64 * 1024) /* unread content that is dropped to keep the connection (H1-31) */
+#define SERVER_MAGIC 0x68317376u
+#define ARENA_MAX    (256 * 1024)
+#define DRAIN_MAX                                                                              \
+    (64 * 1024) /* unread content that is dropped to keep the connection (H1-31) */
 #define READ_MAX        (64 * 1024) /* the conn's largest piece */
 #define IDLE_RELEASE_MS 2000
 
@@ -59,18 +61,18 @@ struct h1_server {
 
     /* of the request in hand */
     struct head head;
-    bool is_live;           /* the exchange has the stream */
-    bool is_request_done;   /* all of the request was delivered */
-    bool is_answered;       /* the final head was sent */
-    bool is_answer_done;    /* and all that follows it */
+    bool is_live;         /* the exchange has the stream */
+    bool is_request_done; /* all of the request was delivered */
+    bool is_answered;     /* the final head was sent */
+    bool is_answer_done;  /* and all that follows it */
     bool said_continue;
     bool saw_content;
     bool is_tunnel;
-    bool must_close;        /* the connection ends with this request */
-    bool is_cut;            /* the answer was cut short: never reuse */
+    bool must_close; /* the connection ends with this request */
+    bool is_cut;     /* the answer was cut short: never reuse */
     enum out_framing out;
     uint64_t out_left;
-    size_t outstanding;     /* delivered content without credit */
+    size_t outstanding; /* delivered content without credit */
     size_t drained;
 };
 
@@ -128,9 +130,9 @@ static void answer_refusal(struct h1_server *sv, enum refusal why)
             write_bytes(sv, buf_slice(&sv->scratch));
         buf_consume(&sv->scratch, buf_len(&sv->scratch));
     }
-    conn_close_gently(sv->c, why == REFUSED_TIMEOUT ? CLOSE_HEAD_TIMEOUT
-                             : why == REFUSED_NO_MEMORY         ? CLOSE_LIMIT
-                                                                : CLOSE_BAD_PROTOCOL);
+    conn_close_gently(sv->c, why == REFUSED_TIMEOUT     ? CLOSE_HEAD_TIMEOUT
+                             : why == REFUSED_NO_MEMORY ? CLOSE_LIMIT
+                                                        : CLOSE_BAD_PROTOCOL);
 }
 
 static void refuse_head(struct h1_server *sv, enum refusal why)
@@ -182,8 +184,8 @@ static void begin_stream(struct h1_server *sv)
         body_start_chunked(&sv->in);
     else
         body_start_length(&sv->in, h->content_length > 0 ? (uint64_t)h->content_length : 0);
-    /* What follows CONNECT is for the other end of the tunnel, so the request has not ended yet; nothing is
-     * read until there is a tunnel. */
+    /* What follows CONNECT is for the other end of the tunnel, so the request has not ended
+     * yet; nothing is read until there is a tunnel. */
     is_end = body_is_done(&sv->in) && !h->is_connect;
     sv->is_request_done = body_is_done(&sv->in);
     head_strip_hop_by_hop(h);
@@ -257,9 +259,8 @@ static void deliver_trailers(struct h1_server *sv, slice_t section)
 {
     slice_t copy = arena_copy(&sv->arena, section);
     struct head t;
-    enum refusal why = copy.p == NULL
-                           ? REFUSED_NO_MEMORY
-                           : h1_parse_trailers(&sv->parser, copy, &sv->arena, &t);
+    enum refusal why = copy.p == NULL ? REFUSED_NO_MEMORY
+                                      : h1_parse_trailers(&sv->parser, copy, &sv->arena, &t);
 
     if (why != REFUSED_NOTHING)
         refuse_body(sv, why);
@@ -330,10 +331,12 @@ static void on_eof(struct conn *c, bool is_clean)
         body_start_none(&sv->in);
         sv->s.events->on_body(sv->s.arg, &sv->s, slice(NULL, 0), true);
     } else if (!sv->is_request_done || sv->head.is_connect || !is_clean) {
-        stream_fail(sv, STREAM_CANCELLED, NULL, "the client went away before its request was complete");
+        stream_fail(sv, STREAM_CANCELLED, NULL,
+                    "the client went away before its request was complete");
         conn_close(c, is_clean ? CLOSE_PEER_CLOSED : CLOSE_PEER_TRUNCATED);
     } else {
-        sv->must_close = true; /* half-closed: it gets its answer, and there is no next request */
+        sv->must_close =
+            true; /* half-closed: it gets its answer, and there is no next request */
     }
 }
 
@@ -417,7 +420,8 @@ static enum write_framing choose_framing(struct h1_server *sv, struct head *h, b
     return WRITE_UNTIL_CLOSE;
 }
 
-/* Whether the request's unread content forbids to go on after an early answer (H1-30, H1-31). */
+/* Whether the request's unread content forbids to go on after an early answer (H1-30, H1-31).
+ */
 static bool has_too_much_unread(const struct h1_server *sv)
 {
     if (sv->is_request_done)

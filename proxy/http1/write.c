@@ -73,8 +73,8 @@ static bool put_connection(const struct write_head *w, bool is_request, struct b
 
     if (has_te && !PUT_LIT(out, "te: trailers\r\n"))
         return false;
-    if (has_upgrade &&
-        (!http_is_field_value(h->upgrade) || !put_line(out, spelled(h, FIELD_UPGRADE), h->upgrade)))
+    if (has_upgrade && (!http_is_field_value(h->upgrade) ||
+                        !put_line(out, spelled(h, FIELD_UPGRADE), h->upgrade)))
         return false;
     if (!w->says_close && !w->says_keep_alive && !has_upgrade && !has_te)
         return true;
@@ -126,14 +126,16 @@ static bool put_request(const struct write_head *w, struct buf *out)
     if (h->is_connect || (h->is_absolute_form && h->authority.n > 0)) {
         bool is_star = h->path.n == 1 && h->path.p[0] == '*';
 
-        if (!h->is_connect && (!http_is_token(h->scheme) || !put(out, h->scheme) || !PUT_LIT(out, "://")))
+        if (!h->is_connect &&
+            (!http_is_token(h->scheme) || !put(out, h->scheme) || !PUT_LIT(out, "://")))
             return false;
         if (!put(out, h->authority) || (!h->is_connect && !is_star && !put(out, h->path)))
             return false;
     } else if (!put(out, h->path)) {
         return false;
     }
-    if (!put(out, w->version == HTTP_1_1 ? SLICE_LIT(" HTTP/1.1\r\n") : SLICE_LIT(" HTTP/1.0\r\n")))
+    if (!put(out,
+             w->version == HTTP_1_1 ? SLICE_LIT(" HTTP/1.1\r\n") : SLICE_LIT(" HTTP/1.0\r\n")))
         return false;
     if (has_host && !put_line(out, spelled(h, FIELD_HOST), h->authority))
         return false;
@@ -197,7 +199,8 @@ size_t h1_write_last_chunk(struct conn *c, const struct field *fields, size_t n)
     for (size_t i = 0; i < n; i++) {
         const struct field *f = &fields[i];
 
-        if (f->is_removed || (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
+        if (f->is_removed ||
+            (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
             !is_writable(f))
             continue;
         conn_write(c, f->name);

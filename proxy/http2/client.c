@@ -1,12 +1,14 @@
-/* HTTP/2 in the client role: slots, keep-alive PINGs, retirement. Answers are received in receive.c. */
+/* HTTP/2 in the client role: slots, keep-alive PINGs, retirement. Answers are received in
+ * receive.c. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
 
 #include <stdlib.h>
 
-#define PING_WAIT_MS  3000
-#define LAST_ID       0x7fff0000 /* ids are not used again; a new connection is cheaper than the last of them */
+#define PING_WAIT_MS 3000
+#define LAST_ID                                                                                \
+    0x7fff0000 /* ids are not used again; a new connection is cheaper than the last of them */
 
 static struct h2_session *session_of(struct http_back *b)
 {
@@ -16,10 +18,9 @@ static struct h2_session *session_of(struct http_back *b)
 static unsigned client_free_slots(const struct http_back *b)
 {
     const struct h2_session *x = session_of((struct http_back *)(uintptr_t)b); /* only looks */
-    uint32_t most = x->got_settings
-                        ? nghttp2_session_get_remote_settings(
-                              x->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-                        : 100;
+    uint32_t most = x->got_settings ? nghttp2_session_get_remote_settings(
+                                          x->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
+                                    : 100;
 
     if (x->limits.streams_max != 0 && most > x->limits.streams_max)
         most = x->limits.streams_max;
@@ -92,7 +93,8 @@ void h2_client_tick(struct h2_session *x, uint64_t now_ms)
     }
 }
 
-err_t http2_client_start(struct conn *c, const struct http_back_conf *conf, struct http_back **out)
+err_t http2_client_start(struct conn *c, const struct http_back_conf *conf,
+                         struct http_back **out)
 {
     struct h2_session *x = calloc(1, sizeof(*x));
     err_t e;

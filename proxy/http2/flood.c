@@ -74,7 +74,8 @@ void flood_give_back(struct flood *f, enum flood_kind kind)
         f->bucket[kind].milli += 1000;
 }
 
-static enum flood_verdict on_data(struct flood *f, uint32_t length, bool is_end, uint64_t now_ms)
+static enum flood_verdict on_data(struct flood *f, uint32_t length, bool is_end,
+                                  uint64_t now_ms)
 {
     f->payload_bytes += length;
     if (length > 0 || is_end) {
@@ -86,7 +87,8 @@ static enum flood_verdict on_data(struct flood *f, uint32_t length, bool is_end,
     return flood_spend(f, FLOOD_EMPTY_DATA, now_ms);
 }
 
-/* Envoy's formula: a peer needs about one update per two DATA frames; ten for each is generous. */
+/* Envoy's formula: a peer needs about one update per two DATA frames; ten for each is generous.
+ */
 static enum flood_verdict on_window_update(struct flood *f)
 {
     if (++f->window_updates > 5 + 2 * (f->streams + 10 * f->data_sent))

@@ -1,4 +1,5 @@
-/* The accounts that end a connection whose peer only makes work. One per HTTP/2 connection, either role. */
+/* The accounts that end a connection whose peer only makes work. One per HTTP/2 connection,
+ * either role. */
 #ifndef PROXY_HTTP2_FLOOD_H
 #define PROXY_HTTP2_FLOOD_H
 

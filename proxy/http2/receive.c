@@ -1,6 +1,6 @@
-/* What comes in on an HTTP/2 connection: nghttp2's callbacks. They deliver to the exchange and queue; none
- * calls into nghttp2_session_mem_send or _recv. A callback that finds the connection ended stops the rest of
- * the input with NGHTTP2_ERR_CALLBACK_FAILURE. */
+/* What comes in on an HTTP/2 connection: nghttp2's callbacks. They deliver to the exchange and
+ * queue; none calls into nghttp2_session_mem_send or _recv. A callback that finds the
+ * connection ended stops the rest of the input with NGHTTP2_ERR_CALLBACK_FAILURE. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -16,8 +16,8 @@ static bool is_over(const struct h2_session *x)
 
 /* ---- every frame ---- */
 
-/* DATA or HEADERS of a peer on a stream that it has ended itself, or skipped (H2-21). Late frames on a
- * stream that we have reset are legal and the library's to ignore. */
+/* DATA or HEADERS of a peer on a stream that it has ended itself, or skipped (H2-21). Late
+ * frames on a stream that we have reset are legal and the library's to ignore. */
 static bool is_on_closed_stream(struct h2_session *x, const nghttp2_frame_hd *hd)
 {
     uint32_t code;
@@ -108,13 +108,14 @@ static int refuse_new(struct h2_session *x, int32_t id)
     return on_verdict(x, v) != 0 ? STOP : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-/* Streams of one connection belong to unrelated requests: they take turns, whatever the peer wishes (H2-07).
- * The library's default would send one answer after the other. */
+/* Streams of one connection belong to unrelated requests: they take turns, whatever the peer
+ * wishes (H2-07). The library's default would send one answer after the other. */
 static void share_fairly(struct h2_session *x, int32_t id)
 {
     const nghttp2_extpri turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
 
-    (void)nghttp2_session_change_extpri_stream_priority(x->ng, id, &turns, 1); /* or it stays as it is */
+    (void)nghttp2_session_change_extpri_stream_priority(x->ng, id, &turns,
+                                                        1); /* or it stays as it is */
 }
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
@@ -148,8 +149,8 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     return begin_block(x, st);
 }
 
-static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t nn,
-                     const uint8_t *value, size_t vn, uint8_t flags, void *arg)
+static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t nn, const uint8_t *value, size_t vn, uint8_t flags, void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
     struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
@@ -171,8 +172,9 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 }
 
 /* The library would drop the field and go on (hardening.md section 0, fact 6). */
-static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
-                             size_t nn, const uint8_t *value, size_t vn, uint8_t flags, void *arg)
+static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame,
+                             const uint8_t *name, size_t nn, const uint8_t *value, size_t vn,
+                             uint8_t flags, void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
     struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
@@ -189,7 +191,8 @@ static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, co
 }
 
 /* The library answers with RST_STREAM or GOAWAY by itself; we name it. */
-static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *arg)
+static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error,
+                            void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
     struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
@@ -197,8 +200,7 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int
     (void)ng, (void)error;
     if (st == NULL || st->broken != REFUSED_NOTHING)
         return 0;
-    st->broken = frame->hd.type == NGHTTP2_HEADERS ? REFUSED_PSEUDO
-                                                   : REFUSED_BODY;
+    st->broken = frame->hd.type == NGHTTP2_HEADERS ? REFUSED_PSEUDO : REFUSED_BODY;
     if (st->s.is_front && !st->in.has_head && x->front.on_refused != NULL)
         x->front.on_refused(x->front.arg, x->conn, refusal_code(st->broken, false)->name);
     return 0;
@@ -219,8 +221,7 @@ static void answer_refusal(struct h2_stream *st, enum refusal why)
     struct h2_nv nv;
 
     head_init(&h);
-    if (refusal_fill(why, &st->own, &h) == OK &&
-        h2_print_head(&h, false, &nv) &&
+    if (refusal_fill(why, &st->own, &h) == OK && h2_print_head(&h, false, &nv) &&
         nghttp2_submit_response(st->of->ng, st->id, nv.nv, nv.n, NULL) == 0) {
         st->out.has_head = st->out.is_ended = true;
         h2_dirty(st->of);
@@ -264,7 +265,8 @@ static void deliver_head(struct h2_stream *st, bool is_end)
 
 static int request_complete(struct h2_session *x, struct h2_stream *st, bool is_end)
 {
-    enum refusal why = st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_request(st);
+    enum refusal why =
+        st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_request(st);
 
     st->in.is_ended = is_end;
     if (why != REFUSED_NOTHING)
@@ -289,7 +291,8 @@ static void break_stream(struct h2_stream *st, enum refusal why)
 
 static int response_complete(struct h2_stream *st, bool is_end)
 {
-    enum refusal why = st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_response(st);
+    enum refusal why =
+        st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_response(st);
 
     if (why != REFUSED_NOTHING) {
         break_stream(st, why);

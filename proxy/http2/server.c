@@ -1,9 +1,10 @@
 /* HTTP/2 in the server role: start and drain. Requests are received in receive.c.
  *
- *   SERVING --drain--> NOTICE --PING answered, or a second--> LEAVING --last stream ended--> closed
+ *   SERVING --drain--> NOTICE --PING answered, or a second--> LEAVING --last stream ended-->
+ * closed
  *
- * The notice (GOAWAY with the highest id) lets requests that are already on the way arrive; the GOAWAY that
- * follows names the last one. */
+ * The notice (GOAWAY with the highest id) lets requests that are already on the way arrive; the
+ * GOAWAY that follows names the last one. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SESSION_MAGIC     0x68327373u
-#define OUT_QUEUE_MAX     1000 /* control frames that wait for the peer to read (hardening.md 2.2) */
+#define SESSION_MAGIC 0x68327373u
+#define OUT_QUEUE_MAX                                                                          \
+    1000 /* control frames that wait for the peer to read (hardening.md 2.2) */
 #define ENCODER_TABLE_MAX 4096
 #define TICK_MS           1000
 #define NOTICE_MS         1000 /* a drain's notice waits at most this long for its PING */
@@ -67,7 +68,8 @@ void h2_terminate(struct h2_session *x, uint32_t http2_error, enum close_reason 
         return;
     x->is_terminating = true;
     x->close_why = why;
-    (void)nghttp2_session_terminate_session(x->ng, http2_error); /* without memory: closed all the same */
+    (void)nghttp2_session_terminate_session(
+        x->ng, http2_error); /* without memory: closed all the same */
     h2_dirty(x);
 }
 
@@ -77,8 +79,8 @@ void h2_leave(struct h2_session *x)
         return;
     x->leaving = H2_LEAVING;
     (void)nghttp2_submit_goaway(x->ng, NGHTTP2_FLAG_NONE,
-                                nghttp2_session_get_last_proc_stream_id(x->ng), NGHTTP2_NO_ERROR,
-                                NULL, 0);
+                                nghttp2_session_get_last_proc_stream_id(x->ng),
+                                NGHTTP2_NO_ERROR, NULL, 0);
     h2_dirty(x);
 }
 
@@ -109,8 +111,9 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
         !x->is_terminating) {
         /* The library's own decision. */
         x->is_terminating = true;
-        x->close_why = frame->goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM ? CLOSE_FLOOD
-                                                                             : CLOSE_BAD_PROTOCOL;
+        x->close_why = frame->goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM
+                           ? CLOSE_FLOOD
+                           : CLOSE_BAD_PROTOCOL;
     }
     st = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
     if (st != NULL) {
@@ -123,14 +126,15 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
 }
 
 /* A request that the library will not send any more: GOAWAY came, or ids ran out. */
-static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *arg)
+static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, int error,
+                             void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
 
     (void)ng, (void)error;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
-    LIST_EACH(node, &x->streams) {
+    LIST_EACH (node, &x->streams) {
         struct h2_stream *st = CONTAINER_OF(node, struct h2_stream, node);
 
         if (st->id != frame->hd.stream_id)
@@ -150,8 +154,9 @@ static void session_free(struct h2_session *x)
     (void)event_del(&x->flush);
     timer_stop(&x->tick);
     h2_stream_free_spares(x);
-    /* nghttp2 1.52 aborts in its destructor when an allocation has failed while it made a frame. What it holds
-     * is then given up instead: the process and its other connections live. */
+    /* nghttp2 1.52 aborts in its destructor when an allocation has failed while it made a
+     * frame. What it holds is then given up instead: the process and its other connections
+     * live. */
     if (!x->is_broken)
         nghttp2_session_del(x->ng);
     x->magic = 0;
@@ -217,8 +222,8 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 
 /* ---- in ---- */
 
-/* How many of the bytes may go to the library together: up to the end of the next frame. Looks at the frame's
- * header first. 0: the connection is being ended. */
+/* How many of the bytes may go to the library together: up to the end of the next frame. Looks
+ * at the frame's header first. 0: the connection is being ended. */
 static size_t next_piece(struct h2_session *x, slice_t in)
 {
     nghttp2_frame_hd hd = {0};
@@ -241,7 +246,8 @@ static size_t next_piece(struct h2_session *x, slice_t in)
         hd.type = h[3];
         hd.flags = h[4];
         hd.stream_id = (int32_t)(((uint32_t)h[5] << 24 | (uint32_t)h[6] << 16 |
-                                  (uint32_t)h[7] << 8 | h[8]) & 0x7fffffff);
+                                  (uint32_t)h[7] << 8 | h[8]) &
+                                 0x7fffffff);
         if (!h2_on_frame_header(x, &hd))
             return 0;
         x->frame.payload_left = (uint32_t)hd.length;
@@ -321,13 +327,13 @@ static void fail_streams(struct h2_session *x, enum close_reason why)
 {
     bool is_peer = why == CLOSE_PEER_CLOSED || why == CLOSE_PEER_RESET;
 
-    LIST_EACH_SAFE(node, &x->streams) {
+    LIST_EACH_SAFE (node, &x->streams) {
         struct h2_stream *st = CONTAINER_OF(node, struct h2_stream, node);
 
         st->is_open = false;
         if (st->is_held)
-            h2_stream_fail(st, x->is_server && is_peer ? STREAM_CANCELLED : STREAM_LOST, 0, NULL,
-                           close_name(why));
+            h2_stream_fail(st, x->is_server && is_peer ? STREAM_CANCELLED : STREAM_LOST, 0,
+                           NULL, close_name(why));
         else
             h2_stream_let_go(st);
     }

@@ -1,5 +1,5 @@
-/* HTTP/2 streams: what the exchange may do with one (struct stream_ops), their content on its way out, and
- * their end. See session.h for who calls whom. */
+/* HTTP/2 streams: what the exchange may do with one (struct stream_ops), their content on its
+ * way out, and their end. See session.h for who calls whom. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define ARENA_MAX  (256 * 1024)
-#define SPARES_MAX 32  /* per connection, given back when it is idle */
+#define SPARES_MAX 32          /* per connection, given back when it is idle */
 #define KEEP_MAX   (32 * 1024) /* of a spare's buffers */
 
 /* ---- life ---- */
@@ -114,14 +114,16 @@ struct h2_stream *h2_stream_find(struct h2_session *x, int32_t id)
     return nghttp2_session_get_stream_user_data(x->ng, id);
 }
 
-/* Content that was delivered and will not be credited any more: its room in the connection's window. */
+/* Content that was delivered and will not be credited any more: its room in the connection's
+ * window. */
 static void give_back_window(struct h2_stream *st)
 {
     size_t n = st->in.outstanding;
 
     st->in.outstanding = 0;
     if (n > 0 && !st->of->is_gone) {
-        (void)nghttp2_session_consume_connection(st->of->ng, n); /* fails for lack of memory only */
+        (void)nghttp2_session_consume_connection(st->of->ng,
+                                                 n); /* fails for lack of memory only */
         h2_dirty(st->of);
     }
 }
@@ -221,11 +223,13 @@ void h2_stream_on_close(struct h2_stream *st, uint32_t http2_error)
                        "the peer reset the stream");
     else if (st->broken != REFUSED_NOTHING)
         h2_stream_fail(st, STREAM_MALFORMED, http2_error,
-                       refusal_code(st->broken, !st->s.is_front)->name, refusal_text(st->broken));
+                       refusal_code(st->broken, !st->s.is_front)->name,
+                       refusal_text(st->broken));
     else if (http2_error == NGHTTP2_REFUSED_STREAM)
         h2_stream_fail(st, STREAM_REFUSED, http2_error, NULL, "the peer goes away (GOAWAY)");
     else /* the library refused something, e.g. content that is not as long as was said */
-        h2_stream_fail(st, STREAM_MALFORMED, http2_error, refusal_code(REFUSED_BODY, !st->s.is_front)->name,
+        h2_stream_fail(st, STREAM_MALFORMED, http2_error,
+                       refusal_code(REFUSED_BODY, !st->s.is_front)->name,
                        "content or trailers are not as the head said");
 }
 
@@ -278,8 +282,8 @@ static void write_out(struct h2_session *x, slice_t bytes)
     conn_write(x->conn, bytes);
 }
 
-int h2_stream_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *framehd, size_t n,
-                        nghttp2_data_source *source, void *arg)
+int h2_stream_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *framehd,
+                        size_t n, nghttp2_data_source *source, void *arg)
 {
     struct h2_session *x = h2_session_from(arg);
     struct h2_stream *st = source->ptr;
@@ -351,8 +355,8 @@ static void send_answer_head(struct h2_stream *st, const struct head *h, bool is
     if (h->status < 200) {
         if (h->status == 101) /* there is no such thing in HTTP/2 */
             give_up(st, NGHTTP2_INTERNAL_ERROR);
-        else if (nghttp2_submit_headers(st->of->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv.nv, nv.n,
-                                        NULL) != 0)
+        else if (nghttp2_submit_headers(st->of->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv.nv,
+                                        nv.n, NULL) != 0)
             give_up(st, NGHTTP2_INTERNAL_ERROR);
         return;
     }
@@ -413,7 +417,8 @@ static void stream_send_body(struct stream *s, slice_t bytes, bool is_end)
     }
     st->out.is_ended = st->out.is_ended || is_end;
     if (st->is_open && (bytes.n > 0 || is_end))
-        (void)nghttp2_session_resume_data(st->of->ng, st->id); /* fails if it is not deferred: fine */
+        (void)nghttp2_session_resume_data(st->of->ng,
+                                          st->id); /* fails if it is not deferred: fine */
     h2_dirty(st->of);
 }
 
@@ -426,7 +431,8 @@ static void stream_send_trailers(struct stream *s, const struct field *fields, s
         const struct field *f = &fields[i];
         struct h2_pair pair = {(uint32_t)f->name.n, (uint32_t)f->value.n};
 
-        if (f->is_removed || (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
+        if (f->is_removed ||
+            (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
             !http_is_token(f->name) || !http_is_field_value(f->value))
             continue;
         is_ok = buf_add(&st->out.trailers, &pair, sizeof(pair)) == OK &&
@@ -509,8 +515,9 @@ static void stream_release(struct stream *s)
     if (st->is_open) {
         bool is_told = st->out.has_head && st->out.is_ended;
 
-        /* Content may still be queued: it goes out first. A front that has answered and does not want the rest
-         * of the request says so behind its answer (on_frame_send); everything else is given up now. */
+        /* Content may still be queued: it goes out first. A front that has answered and does
+         * not want the rest of the request says so behind its answer (on_frame_send);
+         * everything else is given up now. */
         if (!is_told || (!st->s.is_front && !st->in.is_ended))
             (void)nghttp2_submit_rst_stream(x->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_CANCEL);
         else if (st->s.is_front && !st->in.is_ended && st->out.is_finished)

@@ -1,7 +1,7 @@
-/* Heads between struct head and HTTP/2 field blocks, and what the library does not check (hardening.md
- * appendix B): Host against :authority, '#' and bytes above 0x7f in the path, userinfo, sizes and counts,
- * cookie crumbs. Names and values were checked by the library (illegal ones arrive at the callback for
- * invalid fields, which refuses the stream). */
+/* Heads between struct head and HTTP/2 field blocks, and what the library does not check
+ * (hardening.md appendix B): Host against :authority, '#' and bytes above 0x7f in the path,
+ * userinfo, sizes and counts, cookie crumbs. Names and values were checked by the library
+ * (illegal ones arrive at the callback for invalid fields, which refuses the stream). */
 #include "proxy/http2/session.h"
 
 #include <stdio.h>
@@ -67,7 +67,8 @@ static enum refusal take_meaning(struct h2_stream *st, const struct field *f)
         h->expects_continue = true;
         break;
     case FIELD_CONTENT_TYPE:
-        h->is_grpc = v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
+        h->is_grpc =
+            v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
         break;
     case FIELD_IDEMPOTENCY_KEY:
         h->is_idempotent = true;
@@ -167,8 +168,8 @@ enum refusal h2_finish_request(struct h2_stream *st)
         return REFUSED_METHOD;
     h->is_connect = slice_is_str(h->method, "CONNECT");
     if (h->is_connect) {
-        if (!http_is_authority(h->authority) || memchr(h->authority.p, ':', h->authority.n) == NULL ||
-            h->path.n > 0)
+        if (!http_is_authority(h->authority) ||
+            memchr(h->authority.p, ':', h->authority.n) == NULL || h->path.n > 0)
             return REFUSED_CONNECT;
         h->content_length = -1;
     } else if (!http_is_path(h->path) ||
@@ -196,7 +197,8 @@ enum refusal h2_finish_response(struct h2_stream *st)
 
 static void put(struct h2_nv *out, slice_t name, slice_t value)
 {
-    /* nghttp2 copies both and lowers the case of names; it never writes through these pointers. */
+    /* nghttp2 copies both and lowers the case of names; it never writes through these pointers.
+     */
     out->nv[out->n++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
                                      .value = (uint8_t *)(uintptr_t)value.p,
                                      .namelen = name.n,
@@ -241,7 +243,8 @@ bool h2_print_head(const struct head *h, bool is_request, struct h2_nv *out)
         put(out, SLICE_LIT(":status"), slice(out->status, 3));
     }
     if (h->content_length >= 0 && !h->is_connect) {
-        int n = snprintf(out->length, sizeof(out->length), "%lld", (long long)h->content_length);
+        int n =
+            snprintf(out->length, sizeof(out->length), "%lld", (long long)h->content_length);
 
         put(out, SLICE_LIT("content-length"), slice(out->length, (size_t)n));
     }
