@@ -10,18 +10,16 @@
 
 #define GOLDEN_SERVICES_MAX 4096
 #define GOLDEN_ROWS_MAX     1000000
-
-const double golden_bounds_ms[GOLDEN_BUCKETS - 1] = {
-    1,   2,   3,    4,    5,    10,   20,   30,    40,    50,    100,   200,  300,
-    400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 40000, 50000};
+#define SPAN_MS             10000 /* of one rollup */
 
 struct golden {
     char ns[64], name[254];
     struct golden_side {
         uint64_t requests, successes, failures, retries, mtls, errors, connections;
-        uint64_t counts[GOLDEN_BUCKETS];
-        int64_t first_ms, last_ms; /* starts of the first and the last span */
-    } side[2];                     /* outbound, inbound */
+        uint64_t counts[TELEMETRY_FINES];
+        int64_t first_ms;        /* start of the first span */
+        uint64_t first_requests; /* in it */
+    } side[2];                   /* outbound, inbound */
 };
 
 struct golden_set {
@@ -29,28 +27,30 @@ struct golden_set {
     size_t n, cap;
 };
 
-double golden_quantile(const uint64_t counts[GOLDEN_BUCKETS], double q)
+/* Upper bound of bucket i in ms. */
+static double golden_bound_ms(unsigned i)
+{
+    return (double)telemetry_fine_bound_us(i) / 1000;
+}
+
+double golden_quantile(const uint64_t counts[TELEMETRY_FINES], double q)
 {
     uint64_t total = 0, below = 0;
-    double rank;
+    double low = 0, rank;
 
-    for (unsigned i = 0; i < GOLDEN_BUCKETS; i++)
+    for (unsigned i = 0; i < TELEMETRY_FINES; i++)
         total += counts[i];
     if (total == 0)
         return -1;
     rank = q * (double)total;
-    for (unsigned i = 0; i < GOLDEN_BUCKETS; i++) {
-        double low = i == 0 ? 0 : golden_bounds_ms[i - 1];
-
-        if (counts[i] > 0 && (double)(below + counts[i]) >= rank) {
-            if (i == GOLDEN_BUCKETS - 1)
-                return low;
+    for (unsigned i = 0; i < TELEMETRY_FINES - 1; i++) {
+        if (counts[i] > 0 && (double)(below + counts[i]) >= rank)
             return low +
-                   (golden_bounds_ms[i] - low) * (rank - (double)below) / (double)counts[i];
-        }
+                   (golden_bound_ms(i) - low) * (rank - (double)below) / (double)counts[i];
         below += counts[i];
+        low = golden_bound_ms(i);
     }
-    return golden_bounds_ms[GOLDEN_BUCKETS - 2];
+    return low;
 }
 
 static struct golden *golden_find(struct golden_set *set, slice_t ns, slice_t name)
@@ -80,12 +80,12 @@ static struct golden *golden_find(struct golden_set *set, slice_t ns, slice_t na
     return g;
 }
 
-/* latency: a JSON array, responses per bucket. */
-static void golden_add_latency(uint64_t counts[GOLDEN_BUCKETS], slice_t text)
+/* latency_fine: a JSON array, responses per bucket. */
+static void golden_add_latency(uint64_t counts[TELEMETRY_FINES], slice_t text)
 {
     json_t *a = json_loadb((const char *)text.p, text.n, 0, NULL);
 
-    for (size_t i = 0; i < json_array_size(a) && i < GOLDEN_BUCKETS; i++)
+    for (size_t i = 0; i < json_array_size(a) && i < TELEMETRY_FINES; i++)
         counts[i] += (uint64_t)json_integer_value(json_array_get(a, i));
     json_decref(a);
 }
@@ -99,10 +99,12 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
     if (n != 12 || g == NULL)
         return false;
     s = &g->side[slice_is_str(c[2].text, "inbound") ? 1 : 0];
-    if (s->first_ms == 0 || c[3].integer < s->first_ms)
+    if (s->first_ms == 0 || c[3].integer < s->first_ms) {
         s->first_ms = c[3].integer;
-    if (c[3].integer > s->last_ms)
-        s->last_ms = c[3].integer;
+        s->first_requests = 0;
+    }
+    if (c[3].integer == s->first_ms)
+        s->first_requests += (uint64_t)c[4].integer;
     s->requests += (uint64_t)c[4].integer;
     s->successes += (uint64_t)c[5].integer;
     s->failures += (uint64_t)c[6].integer;
@@ -117,7 +119,8 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
 static const char golden_sql[] =
     "select "
     "namespace,service,direction,start_ms,requests,successes,failures,retries,mtls_requests,"
-    "mesh_errors,connections,latency from mesh_golden where width_s=10 and namespace<>'' and "
+    "mesh_errors,connections,latency_fine from mesh_golden where width_s=10 and namespace<>'' "
+    "and "
     "start_ms>=%" PRId64 "%s%s order by namespace,service";
 
 static json_t *golden_ratio(uint64_t part, uint64_t whole)
@@ -125,32 +128,38 @@ static json_t *golden_ratio(uint64_t part, uint64_t whole)
     return whole == 0 ? json_null() : json_real((double)part / (double)whole);
 }
 
-static json_t *golden_ms(const uint64_t counts[GOLDEN_BUCKETS], double q)
+static json_t *golden_ms(const uint64_t counts[TELEMETRY_FINES], double q)
 {
     double ms = golden_quantile(counts, q);
 
     return ms < 0 ? json_null() : json_real(ms);
 }
 
+/* The first span is left out when enough is left: the service may have begun in the middle of
+ * it. */
+static double golden_rps(const struct golden_side *s, int64_t now_ms)
+{
+    int64_t span = now_ms - s->first_ms;
+
+    if (span >= SPAN_MS + SPAN_MS / 2)
+        return (double)(s->requests - s->first_requests) * 1000 / (double)(span - SPAN_MS);
+    return (double)s->requests * 1000 / (double)(span < 1000 ? 1000 : span);
+}
+
 static json_t *golden_row(const struct golden *g, int64_t now_ms)
 {
     const struct golden_side *s = &g->side[0];
-    int64_t span;
 
     if (s->requests == 0 && s->connections == 0 && g->side[1].first_ms != 0)
         s = &g->side[1];
-    span = now_ms -
-           s->first_ms; /* whole spans were counted, so it may be a little over the window */
-    if (span < 1000)
-        span = 1000;
-    return json_pack(
-        "{s:s,s:s,s:o,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "namespace", g->ns, "name",
-        g->name, "success_rate", golden_ratio(s->successes, s->successes + s->failures), "rps",
-        (double)s->requests * 1000.0 / (double)span, "p50_ms", golden_ms(s->counts, 0.50),
-        "p95_ms", golden_ms(s->counts, 0.95), "p99_ms", golden_ms(s->counts, 0.99),
-        "mtls_share", golden_ratio(s->mtls, s->requests), "retries", (json_int_t)s->retries,
-        "requests", (json_int_t)s->requests, "mesh_errors", (json_int_t)s->errors,
-        "connections", (json_int_t)s->connections);
+    return json_pack("{s:s,s:s,s:o,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "namespace", g->ns,
+                     "name", g->name, "success_rate",
+                     golden_ratio(s->successes, s->successes + s->failures), "rps",
+                     golden_rps(s, now_ms), "p50_ms", golden_ms(s->counts, 0.50), "p95_ms",
+                     golden_ms(s->counts, 0.95), "p99_ms", golden_ms(s->counts, 0.99),
+                     "mtls_share", golden_ratio(s->mtls, s->requests), "retries",
+                     (json_int_t)s->retries, "requests", (json_int_t)s->requests, "mesh_errors",
+                     (json_int_t)s->errors, "connections", (json_int_t)s->connections);
 }
 
 err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t window_ms,
@@ -173,7 +182,7 @@ err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t
     if (ns != NULL && !sheet_quote(ns, quoted, sizeof quoted))
         return trouble_set(why, ERR_OF(USAGE), "--namespace is too long");
     /* A span that began before the window but ends in it counts whole. */
-    (void)snprintf(sql, sizeof sql, golden_sql, now_ms - (int64_t)window_ms - 9999,
+    (void)snprintf(sql, sizeof sql, golden_sql, now_ms - (int64_t)window_ms - SPAN_MS + 1,
                    ns != NULL ? " and namespace=" : "", quoted);
     for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
         sheet_column(out, columns[i]);

@@ -14,19 +14,22 @@
 
 static void quantiles(void **state)
 {
-    uint64_t counts[GOLDEN_BUCKETS] = {0};
+    uint64_t counts[TELEMETRY_FINES] = {0};
+    int one_ms = telemetry_fine_of(1024);
 
     (void)state;
     assert_true(golden_quantile(counts, 0.5) < 0); /* no sample */
-    counts[0] = 100;                               /* all within 1 ms */
-    assert_true(fabs(golden_quantile(counts, 0.5) - 0.5) < 1e-9);
-    counts[5] = 100; /* and as many from 5 to 10 ms */
-    assert_true(fabs(golden_quantile(counts, 0.5) - 1.0) < 1e-9);
-    assert_true(fabs(golden_quantile(counts, 0.75) - 7.5) < 1e-9);
-    assert_true(fabs(golden_quantile(counts, 1.0) - 10.0) < 1e-9);
+    assert_true(one_ms > 0);
+    counts[one_ms] = 100; /* all in the bucket that ends at 1.024 ms and begins at 0.896 ms */
+    assert_true(fabs(golden_quantile(counts, 0.5) - 0.960) < 1e-9);
+    assert_true(fabs(golden_quantile(counts, 1.0) - 1.024) < 1e-9);
+    counts[0] = 100; /* and as many within a microsecond */
+    assert_true(fabs(golden_quantile(counts, 0.5) - 0.001) < 1e-9);
+    assert_true(fabs(golden_quantile(counts, 0.75) - 0.960) < 1e-9);
     memset(counts, 0, sizeof counts);
-    counts[GOLDEN_BUCKETS - 1] = 3; /* beyond the last bound: the bound itself */
-    assert_true(fabs(golden_quantile(counts, 0.99) - 50000) < 1e-9);
+    counts[TELEMETRY_FINES - 1] = 3; /* beyond the last bound: the bound itself */
+    assert_true(fabs(golden_quantile(counts, 0.99) -
+                     (double)telemetry_fine_bound_us(TELEMETRY_FINES - 2) / 1000) < 1e-6);
 }
 
 static char *yaml_of(const char *json)
