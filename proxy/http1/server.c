@@ -422,13 +422,14 @@ static enum write_framing choose_framing(struct h1_server *sv, struct head *h, b
 
 /* Whether the request's unread content forbids to go on after an early answer (H1-30, H1-31).
  */
-static bool has_too_much_unread(const struct h1_server *sv)
+static bool has_too_much_unread(const struct h1_server *sv, bool is_end)
 {
     if (sv->is_request_done)
         return false;
     if (sv->head.expects_continue && !sv->said_continue && !sv->saw_content)
         return true; /* nobody can tell whether the content will come */
-    return sv->in.framing == BODY_LENGTH && sv->in.left > DRAIN_MAX;
+    /* An answer that goes on may well be made of the content that is still to come. */
+    return is_end && sv->in.framing == BODY_LENGTH && sv->in.left > DRAIN_MAX;
 }
 
 static void begin_tunnel(struct h1_server *sv)
@@ -483,7 +484,7 @@ static void server_send_head(struct stream *s, const struct head *from, bool is_
         return;
     }
     w.framing = choose_framing(sv, &h, is_end);
-    if (has_too_much_unread(sv) || sv->is_draining || !h.is_keep_alive)
+    if (has_too_much_unread(sv, is_end) || sv->is_draining || !h.is_keep_alive)
         sv->must_close = true;
     w.says_close = sv->must_close;
     w.says_keep_alive = !sv->must_close && sv->head.version == HTTP_1_0;

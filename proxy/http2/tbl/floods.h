@@ -8,6 +8,6 @@ FLOOD(SETTINGS,         50,   1, "SETTINGS frames that are not acknowledgements"
 FLOOD(PING,            100,   2, "PING frames that are not acknowledgements")
 FLOOD(PRIORITY,        100,   2, "PRIORITY frames; they have no other effect")
 FLOOD(EMPTY_DATA,      100,   1, "DATA frames without content that do not end a stream")
-FLOOD(UNKNOWN,         100,  10, "frames of unknown types, PRIORITY_UPDATE among them")
+FLOOD(UNKNOWN,          1000, 100, "frames of unknown types; browsers send a PRIORITY_UPDATE per request")
 FLOOD(GOAWAY,           10,   1, "GOAWAY frames")
 FLOOD(HUGE_HEAD,        10,   1, "header blocks over the limits")
