@@ -213,6 +213,10 @@ static void control_on_netns(void *arg, const char *netns)
     struct trouble why = {{0}};
     char path[300];
 
+    if (!netns_is_ours(netns)) {
+        fprintf(stderr, "weft: namespace %s has our prefix and is not ours: it stays\n", netns);
+        return;
+    }
     netns_path(netns, path);
     proc_in_netns(path, d->owners);
     (void)proc_end_all(d->owners, 0);
@@ -265,17 +269,19 @@ err_t control_down(const struct mesh *m, bool purge, struct trouble *why)
     struct control_downing d = {.mesh = m, .why = why};
     char path[FILES_PATH_MAX];
     struct trouble next = {{0}};
+    bool is_recorded;
 
     d.owners = calloc(1, sizeof *d.owners);
     if (d.owners == NULL)
         return trouble_set(why, ERR_OF(NOMEM), "out of memory");
     control_down_pods(&d);
     control_down_processes(&d);
-    control_note(&d, netns_bridge_down(&m->plan, &next), &next);
+    files_path(path, "%s/mesh.json", m->run);
+    is_recorded = files_exists(path);
+    control_note(&d, netns_bridge_down(&m->plan, is_recorded, &next), &next);
     if (purge)
         control_note(&d, control_purge(m, &next), &next);
-    files_path(path, "%s/mesh.json", m->run);
-    if (files_exists(path) && d.first == OK)
+    if (is_recorded && d.first == OK)
         control_note(&d, files_remove_tree(m->run, &next), &next);
     free(d.owners);
     return d.first;

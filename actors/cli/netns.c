@@ -15,7 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NETNS_DIR "/run/netns"
+#define NETNS_DIR  "/run/netns"
+#define NETNS_MARK "weft-mesh" /* alias of the bridge */
 
 bool netns_machine_has_ipv6(void)
 {
@@ -66,19 +67,37 @@ static err_t netns_fence(const struct plan *p, struct trouble *why)
     return e;
 }
 
+bool netns_bridge_is_strange(const struct plan *p)
+{
+    char path[FILES_PATH_MAX], alias[sizeof NETNS_MARK] = "";
+    int fd;
+
+    if (if_nametoindex(p->bridge_name) == 0)
+        return false;
+    files_path(path, "/sys/class/net/%s/ifalias", p->bridge_name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return true;
+    if (read(fd, alias, sizeof alias - 1) < 0)
+        alias[0] = '\0';
+    close(fd);
+    return strcmp(alias, NETNS_MARK) != 0;
+}
+
 err_t netns_bridge_up(const struct plan *p, bool ipv6, struct trouble *why)
 {
     char v4[PLAN_ADDRESS_TEXT], v6[PLAN_ADDRESS_TEXT];
     struct buf s;
-    err_t e;
+    err_t e = OK;
 
     plan_bridge(p, v4);
     plan_bridge6(p, v6);
     TRY(netns_fence(p, why));
     buf_init(&s, 0);
-    e = OK;
     if (if_nametoindex(p->bridge_name) == 0)
         e = buf_printf(&s, "link add %s type bridge forward_delay 0\n", p->bridge_name);
+    if (e == OK)
+        e = buf_printf(&s, "link set %s alias %s\n", p->bridge_name, NETNS_MARK);
     if (e == OK)
         e = buf_printf(&s, "addr replace %s/%u dev %s\n", v4, p->prefix, p->bridge_name);
     if (e == OK && ipv6)
@@ -91,7 +110,7 @@ err_t netns_bridge_up(const struct plan *p, bool ipv6, struct trouble *why)
     return e;
 }
 
-err_t netns_bridge_down(const struct plan *p, struct trouble *why)
+err_t netns_bridge_down(const struct plan *p, bool is_recorded, struct trouble *why)
 {
     const char *link[] = {"ip", "link", "del", p->bridge_name, NULL};
     const char *nft[] = {"nft", "-f", "-", NULL};
@@ -100,8 +119,12 @@ err_t netns_bridge_down(const struct plan *p, struct trouble *why)
 
     plan_table(p, table);
     n = snprintf(script, sizeof script, "table inet %s\ndelete table inet %s\n", table, table);
-    if (if_nametoindex(p->bridge_name) != 0)
+    if (if_nametoindex(p->bridge_name) != 0) {
+        if (!is_recorded && netns_bridge_is_strange(p))
+            return trouble_set(why, ERR_OF(NOT_OURS), "interface %s is not Weft's: it stays",
+                               p->bridge_name);
         TRY(tool_run(link, slice(NULL, 0), NULL, why));
+    }
     return tool_run(nft, slice(script, (size_t)n), NULL, why);
 }
 
@@ -228,6 +251,14 @@ err_t netns_del(const char *netns, struct trouble *why)
         return OK;
     /* A crash between making the file and mounting the namespace leaves a plain file. */
     return unlink(path) == 0 ? OK : trouble_errno(why, "%s", path);
+}
+
+bool netns_is_ours(const char *netns)
+{
+    const char *show[] = {"ip", "-n", netns, "link", "show", "weft-probe", NULL};
+    struct trouble unused;
+
+    return tool_run(show, slice(NULL, 0), NULL, &unused) == OK;
 }
 
 void netns_path(const char *netns, char out[300])

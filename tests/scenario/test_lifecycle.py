@@ -284,6 +284,23 @@ def test_a_directory_of_somebody_else_is_not_touched(stood):
     os.rmdir(stood.state_dir)
 
 
+def test_an_interface_and_a_namespace_of_somebody_else_stay(stood):
+    subprocess.run(["ip", "link", "add", stood.bridge, "type", "bridge"], check=True)
+    subprocess.run(["ip", "netns", "add", stood.bridge + "-mine"], check=True)
+    try:
+        names = ["--state", stood.state_dir, "--net", stood.net, "--bridge", stood.bridge]
+        up = stood.weft("up", *names, check=False)
+        assert up.returncode == 1 and "not Weft's" in up.stderr
+        assert not os.path.exists(stood.run_dir)
+        down = stood.weft("down", *names, check=False)
+        assert down.returncode == 1 and "it stays" in down.stderr
+        assert subprocess.run(["ip", "link", "show", stood.bridge], stdout=subprocess.DEVNULL).returncode == 0
+        assert os.path.exists("/run/netns/%s-mine" % stood.bridge)
+    finally:
+        subprocess.run(["ip", "link", "del", stood.bridge], check=True)
+        subprocess.run(["ip", "netns", "del", stood.bridge + "-mine"], check=True)
+
+
 @pytest.mark.parametrize("argv,words", [
     (["run"], "--as is missing"),
     (["run", "--as", "Web!", "--", "true"], "small letters"),

@@ -5,6 +5,7 @@
 #include "cli/netns.h"
 #include "kit/settings.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,12 +70,34 @@ static err_t up_earlier(const struct mesh *m, struct trouble *why)
     return control_down(&old, false, why);
 }
 
+/* Users of a machine may have the numbers that Linkerd's habit gives to us: then they are Weft.
+ */
+static void up_warn_users(void)
+{
+    static const uid_t ours[] = {MESH_CONTROL_UID, 2102};
+
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        const struct passwd *pw = getpwuid(ours[i]);
+
+        if (pw != NULL && strncmp(pw->pw_name, "weft", 4) != 0)
+            fprintf(stderr,
+                    "weft: warning: user %s has uid %u, as Weft's processes do: it can read "
+                    "their keys\n",
+                    pw->pw_name, (unsigned)ours[i]);
+    }
+}
+
 static err_t up_start(struct mesh *m, const struct up_args *a, struct trouble *why)
 {
     int lock;
     err_t e;
 
     TRY(up_earlier(m, why));
+    if (netns_bridge_is_strange(&m->plan))
+        return trouble_set(why, ERR_OF(NOT_OURS),
+                           "there is an interface %s already, and it is not Weft's (--bridge)",
+                           m->plan.bridge_name);
+    up_warn_users();
     TRY(files_mkdir(m->run, 0755, (uid_t)-1, why));
     lock = mesh_lock(m->run, why);
     if (lock < 0)
