@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LAUNCH_BIN_FD 100 /* far above what is open; see launch_fds */
+
 extern char **environ;
 
 err_t launch_env(struct launch *l, struct trouble *why, const char *name, const char *fmt, ...)
@@ -48,12 +50,16 @@ static bool launch_inherits(const struct launch *l, const char *pair)
     size_t name = strcspn(pair, "=") + 1;
     bool kept = false;
 
+    if (strncmp(pair, "WEFT_FDS=", 9) == 0)
+        return false;
     for (size_t i = 0; i < sizeof keep / sizeof keep[0]; i++)
         kept = kept || strncmp(pair, keep[i], strlen(keep[i])) == 0;
     for (size_t i = 0; i < l->n_env && kept; i++)
         kept = strncmp(pair, l->env[i], name) != 0;
     return kept;
 }
+
+static char launch_fds[] = "WEFT_FDS=bin=100"; /* LAUNCH_BIN_FD */
 
 static char **launch_environment(const struct launch *l)
 {
@@ -62,12 +68,13 @@ static char **launch_environment(const struct launch *l)
 
     while (environ[count] != NULL)
         count++;
-    env = calloc(count + l->n_env + 1, sizeof *env);
+    env = calloc(count + l->n_env + 2, sizeof *env);
     if (env == NULL)
         return NULL;
     for (size_t i = 0; i < count; i++)
         if (launch_inherits(l, environ[i]))
             env[n++] = environ[i];
+    env[n++] = launch_fds;
     for (size_t i = 0; i < l->n_env; i++) {
         union {
             const char *in;
@@ -114,12 +121,29 @@ static bool launch_stdio(const char *log)
     return in >= 0 && out >= 0 && dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(out, 2) == 2;
 }
 
+/* The executable, and its directory as descriptor LAUNCH_BIN_FD: opened while we are still root, since the
+ * supervisor's user need not be able to walk there. -1 on failure. */
+static int launch_open(const struct launch *l)
+{
+    char dir[FILES_PATH_MAX];
+    const char *slash = strrchr(l->program, '/');
+    int bin, program = open(l->program, O_PATH | O_CLOEXEC);
+
+    files_path(dir, "%.*s", (int)(slash != NULL ? slash - l->program : 0), l->program);
+    bin = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return bin >= 0 && dup2(bin, LAUNCH_BIN_FD) == LAUNCH_BIN_FD ? program : -1;
+}
+
 /* The name of the step that failed (errno says how), or it does not return. */
 static const char *launch_child(const struct launch *l, char **env, pid_t parent)
 {
     const char *argv[] = {l->program, l->argument, NULL};
+    int program = launch_open(l);
     sigset_t none;
     struct trouble why;
+
+    if (program < 0)
+        return "executable";
 
     (void)setsid(); /* a fresh child leads no group: cannot fail */
     (void)sigemptyset(&none);
@@ -147,7 +171,7 @@ static const char *launch_child(const struct launch *l, char **env, pid_t parent
         if (getppid() != parent)
             _exit(1);
     }
-    execve(l->program, (char *const *)(uintptr_t)argv, env);
+    (void)execveat(program, "", (char *const *)(uintptr_t)argv, env, AT_EMPTY_PATH);
     return "exec";
 }
 

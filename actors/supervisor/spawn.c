@@ -66,11 +66,11 @@ NORETURN static void run_child(const struct spawn_ask *ask, pid_t parent, int li
     (void)slice_to_cstr(slice_str(ask->name), name, sizeof(name));
     step = become(parent, lifeline, heirs, n);
     if (step == NULL) {
-        (void)execve(ask->path, argv, env);
-        step = "execve";
+        (void)execveat(ask->bin_fd, name, argv, env, 0);
+        step = "execveat";
     }
     say("weft-supervisor: cannot run ");
-    say(ask->path);
+    say(ask->name);
     say(": ");
     say(step);
     say("\n");

@@ -8,8 +8,8 @@
 #include <sys/types.h>
 
 struct spawn_ask {
-    const char *path; /* of the executable */
-    const char *name; /* argv[0] */
+    int bin_fd;       /* directory of the executable */
+    const char *name; /* of the executable, and argv[0] */
     const struct process_row *row;
     const struct heritage *heritage;
     int worker;

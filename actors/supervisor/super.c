@@ -371,7 +371,7 @@ static err_t lock_run_dir(struct super *s)
     return OK;
 }
 
-static err_t find_bin_dir(struct super *s)
+static err_t name_bin_dir(struct super *s)
 {
     ssize_t n;
     char *slash;
@@ -392,16 +392,33 @@ static err_t find_bin_dir(struct super *s)
     return OK;
 }
 
+/* Children are run relative to a descriptor of the directory: who started us as another user opened it for us
+ * (WEFT_FDS=bin=N), since that user need not be able to walk there (a build below /root). */
+static err_t find_bin_dir(struct super *s)
+{
+    const char *fds = getenv("WEFT_FDS");
+    struct stat st;
+
+    TRY(name_bin_dir(s));
+    if (fds == NULL || sscanf(fds, "bin=%d", &s->bin_fd) != 1 || fstat(s->bin_fd, &st) != 0 ||
+        !S_ISDIR(st.st_mode))
+        s->bin_fd = open(s->bin_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (s->bin_fd < 0)
+        return failed("open", s->bin_dir);
+    (void)fcntl(s->bin_fd, F_SETFD, FD_CLOEXEC);
+    return OK;
+}
+
 /* What cannot be run is found out now, by name, and not by a restart loop. */
 static err_t check_executables(struct super *s)
 {
-    char path[256];
+    for (unsigned i = 0; i < s->n; i++)
+        if (faccessat(s->bin_fd, s->children[i].row->name, X_OK, AT_EACCESS) != 0) {
+            char path[256];
 
-    for (unsigned i = 0; i < s->n; i++) {
-        (void)snprintf(path, sizeof(path), "%s/%s", s->bin_dir, s->children[i].row->name);
-        if (access(path, X_OK) != 0)
+            (void)snprintf(path, sizeof(path), "%s/%s", s->bin_dir, s->children[i].row->name);
             return failed("access", path);
-    }
+        }
     return OK;
 }
 

@@ -22,7 +22,8 @@ struct super {
     struct settings settings;
     struct event_base *base;
     struct heritage heritage;
-    char bin_dir[192];
+    char bin_dir[192]; /* for messages */
+    int bin_fd;        /* the same directory */
     int lock;
     uint64_t incarnation;
     unsigned n;

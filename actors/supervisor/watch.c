@@ -129,8 +129,7 @@ static void on_lifeline(evutil_socket_t fd, short what, void *arg)
 static err_t spawn(struct child *c)
 {
     struct super *s = c->super;
-    char path[256];
-    struct spawn_ask ask = {.path = path,
+    struct spawn_ask ask = {.bin_fd = s->bin_fd,
                             .name = c->row->name,
                             .row = c->row,
                             .heritage = &s->heritage,
@@ -140,7 +139,6 @@ static err_t spawn(struct child *c)
     pid_t pid;
     int lifeline;
 
-    (void)snprintf(path, sizeof(path), "%s/%s", s->bin_dir, c->row->name);
     TRY(spawn_child(&ask, &pid, &lifeline));
     c->pid = pid;
     c->lifeline = lifeline;
