@@ -115,7 +115,7 @@ static size_t read_header(struct conn *c, slice_t bytes)
         return bytes.n;
     }
     session = h.session; /* the slices go with the bytes */
-    timer_stop(&o->header_timer);
+    timer_stop(&o->limit_timer);
     conn_own(c, NULL, NULL);
     f->is_mesh = true;
     if (!set_app(f, h.port))
@@ -139,8 +139,8 @@ static void read_header_soon(struct front *f)
     struct opening *o = f->opening;
 
     o->phase = OPENING_HEADER;
-    timer_init(&o->header_timer, f->worker->base, on_header_timer, o);
-    timer_once(&o->header_timer, f->worker->settings->detect_timeout);
+    timer_init(&o->limit_timer, f->worker->base, on_header_timer, o);
+    timer_once(&o->limit_timer, f->worker->settings->detect_timeout);
     conn_own(f->conn, &header_events, o);
 }
 

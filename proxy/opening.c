@@ -212,6 +212,6 @@ void opening_free(struct front *f)
     target_wait_cancel(&o->wait);
     early_stop(o);
     handshake_cancel(&o->hs);
-    timer_stop(&o->header_timer);
+    timer_stop(&o->limit_timer);
     free(o);
 }

@@ -26,7 +26,8 @@ struct opening {
     bool is_settled; /* detection has a result */
     enum look look;
     struct target_wait wait;
-    struct timer early_timer, header_timer;
+    struct timer early_timer;
+    struct timer limit_timer; /* inbound: of the transport header; outbound: of a target that is lost */
     struct dial *dial;
     struct conn *early;        /* connected to the server, waiting for who speaks first */
     struct endpoint *early_ep; /* a reference while dial or early is set */

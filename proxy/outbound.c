@@ -11,6 +11,8 @@
 #include "proxy/net/address.h"
 #include "proxy/net/conn.h"
 
+#define LOST_LOOK_MS 100 /* a client that speaks first has done so by then */
+
 /* What needs no detection. LOOK_MORE: it does. */
 static enum look known_protocol(const struct front *f, const struct destination *d)
 {
@@ -60,6 +62,29 @@ static void serve(struct front *f, enum look look)
     endpoint_unref(&early_ep);
 }
 
+static void on_lost_timer(void *arg)
+{
+    front_close(arg, CLOSE_UNRESOLVED, true);
+}
+
+/* Nobody could tell where this leads, and plain text to the address would be a guess that may leak.
+ * HTTP is told so; who has not begun to speak it by now gets a reset. */
+static void outbound_lost(struct front *f)
+{
+    struct opening *o = f->opening;
+
+    if (o->is_settled && (o->look == LOOK_HTTP1 || o->look == LOOK_HTTP2)) {
+        front_start_http(f, o->look == LOOK_HTTP1 ? HTTP_1_1 : HTTP_2);
+        return;
+    }
+    if (o->is_settled || worker_is_opaque_port(f->worker, f->port)) {
+        front_close(f, CLOSE_UNRESOLVED, true);
+        return;
+    }
+    timer_init(&o->limit_timer, f->worker->base, on_lost_timer, f);
+    timer_once(&o->limit_timer, LOST_LOOK_MS);
+}
+
 static void outbound_decide(struct front *f)
 {
     struct opening *o = f->opening;
@@ -69,9 +94,7 @@ static void outbound_decide(struct front *f)
     if (t->state == TARGET_ASKED)
         return;
     if (t->now == NULL) {
-        /* Nobody knows the name and there is no address: HTTP could be told why, but it is not
-         * known to be HTTP. */
-        front_close(f, CLOSE_CONNECT_FAILED, true);
+        outbound_lost(f);
         return;
     }
     known = known_protocol(f, t->now);
@@ -108,6 +131,7 @@ static bool may_go(const struct worker *w, const struct sockaddr_storage *dst)
              (port == w->settings->outbound_port || port == w->settings->inbound_port));
 }
 
+/* Only the address that the settings name is gone to when nobody tells what it is. */
 static err_t use_target(struct front *f)
 {
     struct worker *w = f->worker;
@@ -115,7 +139,7 @@ static err_t use_target(struct front *f)
     if (w->has_outbound_target)
         return discover_use(w->discover, slice_str(w->settings->outbound_only_for),
                             w->outbound_target_is_ip ? &w->outbound_target : NULL, &f->target);
-    return discover_use(w->discover, slice_str(f->dst_text), &f->dst, &f->target);
+    return discover_use(w->discover, slice_str(f->dst_text), NULL, &f->target);
 }
 
 void outbound_open(struct front *f)

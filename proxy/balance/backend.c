@@ -118,7 +118,7 @@ err_t backend_get(struct balance *b, const struct backend_spec *spec, struct bac
     if (be == NULL)
         return ERR_OF(NOMEM);
     be->refs++;
-    if (is_new || spec->revision >= be->revision) {
+    if (is_new || !spec->is_stale || spec->revision >= be->revision) {
         err_t why = backend_fill(be, spec);
 
         if (why != OK) {

@@ -111,6 +111,8 @@ struct endpoint {
     struct list mux;     /* pooled HTTP/2 connections */
     struct list retired; /* pooled ones that take no new request */
     unsigned n_idle, n_mux;
+    uint64_t idle_limit_ms; /* learned: the server closes its idle connections after a little
+                               more; 0 not seen */
     struct list waiting[POOL_KINDS]; /* struct lend */
     unsigned n_waiting[POOL_KINDS], n_dialing[POOL_KINDS];
 };
@@ -173,6 +175,7 @@ struct backend {
 struct backend_spec {
     const struct wire_backend *view;
     uint64_t revision;
+    bool is_stale;
     bool is_single;
     bool (*is_local)(void *arg, const struct sockaddr_storage *a);
     void *arg;

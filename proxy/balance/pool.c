@@ -14,6 +14,8 @@
 
 #include <stdlib.h>
 
+#define IDLE_LEARN_MIN_MS 100 /* closing sooner is a restart or an error, not a limit */
+
 struct pool_dial { /* a dial on behalf of whoever waits */
     struct endpoint *ep;
     enum pool_kind kind;
@@ -154,12 +156,24 @@ static void on_back_retired(void *arg, struct http_back *back)
 
 static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
 
+/* The server closed an idle connection: from now on one is not used again shortly before that
+ * age, so that its end and our next request do not cross. */
+static void learn_idle_limit(struct endpoint *ep, uint64_t age_ms)
+{
+    uint64_t limit = age_ms - age_ms / 5;
+
+    if (age_ms >= IDLE_LEARN_MIN_MS && (ep->idle_limit_ms == 0 || limit < ep->idle_limit_ms))
+        ep->idle_limit_ms = limit;
+}
+
 static void on_back_closed(void *arg, struct http_back *back, int why)
 {
     struct pooled *p = arg;
     struct endpoint *ep = p->ep;
 
-    (void)back, (void)why;
+    (void)back;
+    if (!list_is_empty(&p->age) && why == CLOSE_PEER_CLOSED)
+        learn_idle_limit(ep, clock_now_ms() - p->idle_since_ms);
     pooled_to_retired(p);
     list_del(&p->node);
     free(p);
@@ -273,9 +287,16 @@ static void pool_dial_more(struct endpoint *ep, enum pool_kind kind)
 
 static struct http_back *lend_idle(struct endpoint *ep)
 {
+    uint64_t now = clock_now_ms();
+
     while (!list_is_empty(&ep->idle)) {
         struct pooled *p = CONTAINER_OF(ep->idle.next, struct pooled, node);
 
+        if (ep->idle_limit_ms != 0 && now - p->idle_since_ms >= ep->idle_limit_ms) {
+            pooled_to_retired(p);
+            http_back_retire(p->back, CLOSE_POOL_IDLE);
+            continue;
+        }
         pooled_to_busy(p);
         if (http_back_free_slots(p->back) > 0)
             return p->back;

@@ -45,6 +45,7 @@ static err_t make_backends(struct destination *d, struct balance *balance,
     for (size_t i = 0; i < v->n_backends; i++) {
         struct backend_spec spec = {.view = &v->backends[i],
                                     .revision = v->revision,
+                                    .is_stale = v->is_stale,
                                     .is_single = v->kind != DESTINATION_SERVICE,
                                     .is_local = is_local,
                                     .arg = arg};

@@ -137,8 +137,11 @@ static void on_destination(struct discover *d, const struct wire_destination *m,
     HASH_FIND(hh, d->targets, m->target.p, m->target.n, t);
     if (t == NULL)
         return; /* forgotten meanwhile */
-    if (t->state == TARGET_KNOWN && m->revision < t->now->view->revision && m->id == 0)
-        return; /* an update that was overtaken */
+    /* A link that has just started tells what was on disk. What is in force is newer; but after
+     * a restore of the control plane smaller revisions are the truth, so nothing else is
+     * refused for its number. */
+    if (t->state == TARGET_KNOWN && m->is_stale && m->revision < t->now->view->revision)
+        return;
     why = destination_read(bytes, d->conf.balance, d->conf.is_local, d->conf.arg, &version);
     if (why != OK) {
         d->counters.bad_views++;

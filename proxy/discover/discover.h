@@ -4,11 +4,12 @@
  * A target is a text, "IP:PORT" of an original destination or "NAME:PORT". Its view is an
  * immutable, counted `struct destination`: whoever began with one keeps it, new requests take
  * the newest. While the link is away everything goes on with what is known. A target that
- * nobody can tell about in time is treated as unknown to the mesh (kind 0: plain text to the
- * original address) if that address is known.
+ * nobody can tell about in time is LOST, and its users are told so: plain text to an address
+ * that may be a pod's would be a leak. Only for an address that the settings name (`plain`) it
+ * is a good guess (kind 0).
  *
  * States of a target:  ASKED --destination--> KNOWN (for ever; later views replace the version
- * in force) ASKED --out of time, unresolved--> GUESSED (plain) or LOST (no address)
+ * in force) ASKED --out of time, unresolved--> GUESSED (`plain`) or LOST
  * --destination--> KNOWN
  */
 #ifndef PROXY_DISCOVER_DISCOVER_H
@@ -65,7 +66,7 @@ struct target {
     unsigned users;
     uint64_t idle_since_ms;
     bool has_plain;
-    struct sockaddr_storage plain; /* where to go when the mesh knows nothing */
+    struct sockaddr_storage plain; /* where to go when nobody tells */
     struct destination *now;       /* counted; NULL while ASKED or LOST */
     struct list waiting;           /* struct target_wait */
     struct timer timer;

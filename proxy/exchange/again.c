@@ -126,9 +126,7 @@ static err_t send_question(struct exchange *x, const struct attempt_failure *f)
     struct wire_retry_ask q = {
         .service = slice_str(x->parent->key),
         .route = x->rule->route,
-        .attempt = x->attempt == 0    ? 1
-                   : x->attempt > 255 ? 255
-                                      : (uint8_t)x->attempt,
+        .attempt = x->failures > 255 ? 255 : (uint8_t)x->failures,
         .delivered = (uint8_t)f->delivered,
         .cause = (uint8_t)f->cause,
         .status = f->status,
@@ -180,6 +178,7 @@ static bool ask(struct exchange *x, const struct attempt_failure *f)
 
 static void remember(struct exchange *x, const struct attempt_failure *f)
 {
+    x->failures++;
     x->avoid = x->endpoint;
     x->fail_code = f->code;
     x->fail_delivered = f->delivered;
@@ -203,6 +202,7 @@ enum next again_or_answer(struct exchange *x, const struct attempt_failure *f)
 
 void again_ask_held(struct exchange *x, const struct attempt_failure *f)
 {
+    x->failures++;
     x->avoid = x->endpoint;
     x->fail_code = CODE_STREAM_RESET;
     x->fail_delivered = f->delivered;

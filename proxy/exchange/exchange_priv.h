@@ -92,11 +92,12 @@ struct exchange {
     struct pick_wait pick;
     struct lend lend;
     struct http_back *back;
-    unsigned attempt; /* 1: the first that was sent */
-    unsigned picks;   /* endpoints tried for this attempt */
-    bool is_begun;    /* counted as in flight at the endpoint */
-    bool raced;       /* repeated once because an idle connection was closed under it */
-    uint64_t sent_us; /* when the head was given to the back */
+    unsigned failures; /* attempts that failed, those that found no connection included */
+    unsigned attempt;  /* 1: the first that was sent */
+    unsigned picks;    /* endpoints tried for this attempt */
+    bool is_begun;     /* counted as in flight at the endpoint */
+    bool raced;        /* repeated once because an idle connection was closed under it */
+    uint64_t sent_us;  /* when the head was given to the back */
     struct http_tally *tally;
     bool is_tallied; /* the attempt's request is counted and waits for its response */
 

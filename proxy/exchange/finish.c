@@ -128,12 +128,12 @@ void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, co
         return;
     x->is_tallied = false;
     if (x->first_byte_seen)
-        end.latency_us = x->first_byte_us - (x->attempt > 1 ? x->sent_us : x->begun_us);
+        end.latency_us = x->first_byte_us - (x->failures > 0 ? x->sent_us : x->begun_us);
     tally_response(x->worker->tallies, x->tally, &end);
     if (!is_success || x->parent == NULL)
         return;
     asks_note(x->worker->asks, x->parent, false, true);
-    if (x->attempt > 1)
+    if (x->failures > 0)
         tally_retry(x->worker->tallies, SERIES_RETRY_SUCCESSES, x->parent, x->rule->route);
 }
 

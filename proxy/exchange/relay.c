@@ -517,11 +517,11 @@ static err_t make_head(struct exchange *x, bool to_mesh, struct head *out)
         if (out->authority.n == 0)
             out->authority = slice_str(x->front->dst_text); /* HTTP/1.0 without Host */
     }
-    if (x->attempt > 1) {
+    if (x->failures > 0) {
         char text[12];
         slice_t n;
 
-        (void)snprintf(text, sizeof(text), "%u", x->attempt);
+        (void)snprintf(text, sizeof(text), "%u", x->failures + 1);
         n = arena_copy(&x->arena, slice_str(text));
         TRY(head_add(out, &x->arena, SLICE_LIT("weft-attempt"), n));
     }
@@ -538,7 +538,7 @@ static void count_attempt(struct exchange *x)
         x->tally = tally_outbound(t, x->parent, x->backend, x->endpoint, x->rule->route);
     tally_request(x->tally);
     x->is_tallied = true;
-    if (x->attempt > 1)
+    if (x->failures > 0)
         tally_retry(t, SERIES_RETRY_REQUESTS, x->parent, x->rule->route);
     else if (x->parent != NULL && !x->raced)
         asks_note(x->worker->asks, x->parent, true, false);

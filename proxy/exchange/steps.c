@@ -150,7 +150,7 @@ static enum next route_outbound(struct exchange *x)
     struct route_found found;
 
     if (t->now == NULL) {
-        exchange_answer(x, CODE_UNKNOWN_TARGET, DELIVERED_NO, slice_str(t->text));
+        exchange_answer(x, CODE_BROKER_AWAY, DELIVERED_NO, slice_str(t->text));
         return END;
     }
     x->dest = t->now;

@@ -16,6 +16,7 @@ static struct wire_filter filters[4];
 static struct wire_field_edit edits[4];
 static struct wire_rule rules[4];
 static size_t n_rules, n_backends;
+static uint8_t kind;
 
 /* One service "default/web:80" with servers 0 and 1, one rule for all. */
 static void base_view(struct rig *r)
@@ -47,12 +48,13 @@ static void base_view(struct rig *r)
         .route = SLICE_LIT("HTTPRoute/default/r"), .n_backends = 1, .backends = shares};
     n_rules = 1;
     n_backends = 3;
+    kind = DESTINATION_SERVICE;
 }
 
 static void view(struct rig *r, struct wire_destination *d)
 {
     (void)r;
-    d->kind = DESTINATION_SERVICE;
+    d->kind = kind;
     d->namespace = SLICE_LIT("default");
     d->name = SLICE_LIT("web");
     d->port = 80;
@@ -406,6 +408,29 @@ static void test_connect_refused_everywhere(void **state)
     assert_int_equal(rig.last_ask.cause, 0);
 }
 
+static bool go_twice(struct rig *r, const struct wire_retry_ask *q, uint32_t *after,
+                     const char **stop)
+{
+    (void)r;
+    *after = 1;
+    *stop = "LIMIT";
+    return q->attempt < 3;
+}
+
+/* Attempts that found no connection count as attempts: this ends. */
+static void test_failed_dials_are_counted(void **state)
+{
+    (void)state;
+    kind = DESTINATION_ENDPOINT; /* of a service it would be waited for */
+    backends[0].n_endpoints = 1;
+    endpoints[0].port = 1;
+    rig.verdict = go_twice;
+    assert_int_equal(rig_ask(&rig, &client, GET), 502);
+    assert_int_equal(rig.asks, 3);
+    assert_int_equal(counted(SERIES_RETRY_LIMIT, "route_name=\"r\""), 1);
+    assert_int_equal(counted(SERIES_REQUEST, "direction=\"outbound\""), 1);
+}
+
 /* ---- time ---- */
 
 static void test_request_limit(void **state)
@@ -584,6 +609,7 @@ int main(void)
         T(test_lost_post_is_not_replayable),
         T(test_unreachable_endpoint),
         T(test_connect_refused_everywhere),
+        T(test_failed_dials_are_counted),
         T(test_request_limit),
         T(test_request_limit_cuts),
         T(test_backend_limit),
