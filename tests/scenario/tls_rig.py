@@ -77,9 +77,18 @@ class Lines:
     def seen(self, part, at_least=1):
         return sum(part in line for line in self.lines) >= at_least
 
+    def _seen_or_over(self, part, at_least):
+        if self.seen(part, at_least):
+            return True
+        if self.p.poll() is not None:  # nothing more will come
+            self.reader.join(2)
+            assert self.seen(part, at_least), "it ended"
+            return True
+        return False
+
     def wait(self, part, seconds=10.0, at_least=1):
         try:
-            wait_for(lambda: self.seen(part, at_least), part, seconds)
+            wait_for(lambda: self._seen_or_over(part, at_least), part, seconds)
         except AssertionError:
             raise AssertionError("no %r in:\n%s" % (part, "\n".join(self.lines[-40:])))
         return next(line for line in self.lines if part in line)
