@@ -105,6 +105,7 @@ struct link {
     uint64_t next_try_ms; /* DOWN/HELLO: when to try again */
     unsigned failures;
     bool is_serving, is_draining;
+    bool has_said_bye; /* nothing more is said to the broker, and what it says is not heard */
     bool said_serving; /* as the broker was told last */
     int64_t skew_ms;
     struct timer tick, alive, drained;

@@ -598,6 +598,8 @@ static struct wire_desk update_desk = {.name = "updates",
 static void on_broker(void *arg, const struct mailbox_msg *m)
 {
     struct link *l = arg;
+    if (l->has_said_bye)
+        return;
     l->heard_ms = clock_now_ms();
     if (wire_dispatch(&broker_desk, m, NULL, l) != OK)
         l->count.bad_messages++;
@@ -606,6 +608,8 @@ static void on_broker(void *arg, const struct mailbox_msg *m)
 static void on_update(void *arg, const struct mailbox_msg *m)
 {
     struct link *l = arg;
+    if (l->has_said_bye)
+        return;
     if (wire_dispatch(&update_desk, m, NULL, l) != OK)
         l->count.bad_messages++;
 }
@@ -613,6 +617,8 @@ static void on_update(void *arg, const struct mailbox_msg *m)
 static void on_broker_link(void *arg, bool is_up)
 {
     struct link *l = arg;
+    if (l->has_said_bye)
+        return;
     if (!is_up) {
         enter(l, LINK_DOWN); /* the mailbox connects again by itself */
         return;
@@ -700,6 +706,12 @@ static void say_bye(void *arg)
     const struct wire_bye bye = {0};
     if (l->state >= LINK_SYNC)
         LINK_TELL(l->broker, nobody, bye, &bye);
+    /* A watch or an ack behind it would be answered "hello first", and we would open the session
+     * again that we have just ended. */
+    l->has_said_bye = true;
+    timer_stop(&l->tick);
+    timer_stop(&l->alive);
+    enter(l, LINK_DOWN);
     timer_stop(&l->drained);
     timer_init(&l->drained, l->base, on_drained, l);
     timer_once(&l->drained, BYE_MS);
