@@ -9,8 +9,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-#define LABEL_MAX  16
-#define COPY_BELOW 100000
+#define LABEL_MAX 16
 
 struct half_suite {
     uint16_t number;
@@ -140,26 +139,10 @@ static void half_nonce(const struct half *h, uint8_t nonce[HALF_IV])
         nonce[HALF_IV - 1 - i] ^= (uint8_t)(h->seq >> (8 * i));
 }
 
-/* Content and type as one piece of work if they lie behind each other, else as two: for long
- * content the second call costs less than a copy. */
-static bool encrypt(struct half *h, const uint8_t *content, size_t n, uint8_t type, uint8_t *to)
+HOT err_t half_seal(struct half *h, uint8_t *rec, size_t n)
 {
-    int out = 0;
-
-    if (n < COPY_BELOW || content == to) {
-        if (content != to && n > 0)
-            memcpy(to, content, n);
-        to[n] = type;
-        return EVP_EncryptUpdate(h->ctx, to, &out, to, (int)n + 1) == 1;
-    }
-    return EVP_EncryptUpdate(h->ctx, to, &out, content, (int)n) == 1 &&
-           EVP_EncryptUpdate(h->ctx, to + n, &out, &type, 1) == 1;
-}
-
-HOT err_t half_seal(struct half *h, const uint8_t *content, size_t n, uint8_t type, uint8_t *rec)
-{
-    uint8_t nonce[HALF_IV], *body = rec + HALF_HEADER, *tag = body + n + 1;
-    size_t len = n + 1 + HALF_TAG;
+    uint8_t nonce[HALF_IV];
+    size_t len = n + HALF_TAG;
     int out = 0;
 
     rec[0] = 23;
@@ -170,8 +153,10 @@ HOT err_t half_seal(struct half *h, const uint8_t *content, size_t n, uint8_t ty
     half_nonce(h, nonce);
     if (EVP_CipherInit_ex(h->ctx, NULL, NULL, NULL, nonce, -1) != 1 ||
         EVP_EncryptUpdate(h->ctx, NULL, &out, rec, HALF_HEADER) != 1 ||
-        !encrypt(h, content, n, type, body) || EVP_EncryptFinal_ex(h->ctx, tag, &out) != 1 ||
-        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_GET_TAG, HALF_TAG, tag) != 1)
+        EVP_EncryptUpdate(h->ctx, rec + HALF_HEADER, &out, rec + HALF_HEADER, (int)n) != 1 ||
+        EVP_EncryptFinal_ex(h->ctx, rec + HALF_HEADER + n, &out) != 1 ||
+        EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_GET_TAG, HALF_TAG, rec + HALF_HEADER + n) !=
+            1)
         return ERR_OF(RECORD_CRYPTO);
     h->seq++;
     return OK;

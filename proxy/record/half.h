@@ -41,10 +41,9 @@ void half_done(struct half *h);
 /* The next generation of secret, key and iv (RFC 8446 7.2); the old secret is gone after it. */
 MUST_USE err_t half_update(struct half *h);
 
-/* Protects n bytes of content and the inner type into rec: header, ciphertext, tag; n + 22 bytes
- * in all. `content` may be rec + 5 (in place) or lie elsewhere, which saves a copy. */
-MUST_USE err_t half_seal(struct half *h, const uint8_t *content, size_t n, uint8_t type,
-                         uint8_t *rec);
+/* Protects rec[5..5+n) (content and inner type) in place, writes the tag behind it and the
+ * header in front (5 + n + 16 bytes in all). */
+MUST_USE err_t half_seal(struct half *h, uint8_t *rec, size_t n);
 /* Opens rec[5..5+n-16) in place; n is the length in the header. False: not authentic. What is
  * then at rec must not be used. */
 MUST_USE bool half_open(struct half *h, uint8_t *rec, size_t n);

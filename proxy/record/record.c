@@ -131,7 +131,9 @@ static err_t seal_one(struct record *r, enum content type, const uint8_t *p, siz
 
     if (rec == NULL)
         return out->max != 0 ? ERR_OF(TOO_BIG) : ERR_OF(NOMEM);
-    TRY(half_seal(&r->out, p, n, (uint8_t)type, rec));
+    memcpy(rec + HALF_HEADER, p, n);
+    rec[HALF_HEADER + n] = (uint8_t)type;
+    TRY(half_seal(&r->out, rec, n + 1));
     buf_commit(out, n + RECORD_OVERHEAD);
     r->count.sealed++;
     return OK;
