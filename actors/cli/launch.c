@@ -121,8 +121,8 @@ static bool launch_stdio(const char *log)
     return in >= 0 && out >= 0 && dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(out, 2) == 2;
 }
 
-/* The executable, and its directory as descriptor LAUNCH_BIN_FD: opened while we are still root, since the
- * supervisor's user need not be able to walk there. -1 on failure. */
+/* The executable, and its directory as descriptor LAUNCH_BIN_FD: opened while we are still
+ * root, since the supervisor's user need not be able to walk there. -1 on failure. */
 static int launch_open(const struct launch *l)
 {
     char dir[FILES_PATH_MAX];

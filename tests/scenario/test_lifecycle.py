@@ -3,13 +3,14 @@ after every failure half-way, and after kill -9 of any of them. Against stand-in
 import glob
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 
 import pytest
 
-from meshes import WEFT, Mesh, is_alive, wait_for
+from meshes import ROOT, WEFT, Mesh, is_alive, wait_for
 import stand_ins
 
 
@@ -337,3 +338,17 @@ def test_who_asks_without_a_mesh_is_told_so():
         done = subprocess.run([WEFT, *argv], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               env=dict(os.environ, WEFT_RUN="/run/no-such-mesh"))
         assert done.returncode == 3 and "weft up" in done.stderr, argv
+
+
+def test_the_pages_are_those_of_this_build():
+    with open(os.path.join(ROOT, "docs", "settings.md")) as f:
+        page = f.read()
+    made = subprocess.run([WEFT, "settings", "--markdown"], text=True, stdout=subprocess.PIPE).stdout
+    assert made == page, "weft settings --markdown > docs/settings.md"
+    with open(os.path.join(ROOT, "docs", "cli.md")) as f:
+        page = f.read()
+    listed = subprocess.run([WEFT, "help"], text=True, stdout=subprocess.PIPE).stdout
+    for name in re.findall(r"^  (\S+) ", listed, re.M):
+        assert "weft " + name in page, name
+        shown = subprocess.run([WEFT, name, "--help"], text=True, stdout=subprocess.PIPE)
+        assert shown.returncode == 0 and shown.stdout.startswith("usage: weft " + name)
