@@ -1,5 +1,6 @@
 #include "telemetry/status.h"
 
+#include "kit/clock.h"
 #include "kit/log.h"
 
 #include <stdio.h>
@@ -170,11 +171,20 @@ static void say_missing(const struct status *s, struct buf *why, const char *key
         return; /* the status code says it too */
 }
 
+/* One that is in force serves, however badly its renewal goes: that is told elsewhere, and taking
+ * every pod out of service while the authority is away would be the outage itself. */
+static bool has_certificate(const struct status *s)
+{
+    const struct status_state *one = status_find(s, STATE_CERTIFICATE);
+
+    return one != NULL && (one->is_good || one->value > (int64_t)clock_wall_ms());
+}
+
 bool status_is_ready(const struct status *s, struct buf *why)
 {
     bool is_ready = true;
 
-    if (!status_is_good(s, STATE_CERTIFICATE)) {
+    if (!has_certificate(s)) {
         say_missing(s, why, STATE_CERTIFICATE, "there is no valid certificate yet");
         is_ready = false;
     }

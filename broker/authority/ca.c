@@ -537,13 +537,20 @@ static bool describe(X509 *cert, struct ca_issued *out)
     return true;
 }
 
+static int64_t leaf_skew_ms(const struct ca *c)
+{
+    uint64_t tenth = c->conf.leaf_lifetime_ms / 10;
+
+    return tenth < CA_SKEW_MS ? (int64_t)tenth : CA_SKEW_MS;
+}
+
 err_t ca_sign(struct ca *c, EVP_PKEY *key, const char *identity, int64_t now_ms,
               struct buf *chain, struct ca_issued *out)
 {
     struct plan plan = {.subject_key = key,
                         .common_name = "",
                         .dns_name = identity,
-                        .begin_ms = now_ms - CA_SKEW_MS,
+                        .begin_ms = now_ms - leaf_skew_ms(c),
                         .end_ms = now_ms + (int64_t)c->conf.leaf_lifetime_ms};
     X509 *cert;
     err_t err;

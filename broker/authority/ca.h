@@ -21,8 +21,9 @@
 #include <openssl/x509.h>
 #include <stdint.h>
 
-#define CA_SKEW_MS                                                                             \
-    (5 * 60 * 1000) /* certificates begin this long ago: clocks of pods may be late */
+/* Certificates begin this long ago: clocks of pods may be late. A workload's at most a tenth of its
+ * lifetime: who renews at half of it must not find that half in the past. */
+#define CA_SKEW_MS (5 * 60 * 1000)
 #define CA_GRACE_MS                                                                            \
     (24 * 60 * 60 * 1000) /* an expired certificate still renews itself so long */
 

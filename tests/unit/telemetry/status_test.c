@@ -1,6 +1,8 @@
 /* States, the process table, readiness, /proc text, and what an admin request asks for. */
 #include "telemetry/admin.h"
 #include "telemetry/status.h"
+
+#include "kit/clock.h"
 #include "telemetry/usage.h"
 
 #include <setjmp.h>
@@ -55,6 +57,27 @@ static void test_ready(void **state)
     assert_true(line(&s, "process weft-proxy-0 0 0 killed", &x));
     assert_false(status_is_ready(&s, NULL));
     buf_done(&why);
+}
+
+/* A certificate whose renewal fails serves until it ends. */
+static void test_ready_while_renewal_fails(void **state)
+{
+    struct wire_state m = {.key = SLICE_LIT("certificate"), .text = SLICE_LIT("its renewal fails"),
+                           .value = 1800000000001};
+    struct status s = {0};
+
+    (void)state;
+    clock_test_freeze(1000, 1800000000000);
+    say(&s, "broker", true, "");
+    say(&s, "proxy", true, "");
+    status_take_state(&s, &m);
+    assert_true(status_is_ready(&s, NULL));
+    clock_test_freeze(1000, 1800000000001);
+    assert_false(status_is_ready(&s, NULL));
+    m.value = 0;
+    status_take_state(&s, &m);
+    assert_false(status_is_ready(&s, NULL));
+    clock_test_thaw();
 }
 
 static void test_states_are_bounded(void **state)
@@ -191,7 +214,8 @@ static void test_requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ready),     cmocka_unit_test(test_states_are_bounded),
+        cmocka_unit_test(test_ready),
+        cmocka_unit_test(test_ready_while_renewal_fails),     cmocka_unit_test(test_states_are_bounded),
         cmocka_unit_test(test_lines),     cmocka_unit_test(test_proc_stat),
         cmocka_unit_test(test_requests),  cmocka_unit_test(test_usage_of_this_process),
     };
