@@ -90,6 +90,8 @@ WORKERS = [("weft-telemetry", serves_telemetry), ("weft-retry", serves_retry), (
 def check_failures(t, where, k):
     """Only what a killed proxy itself carried has broken: all of the client's, the long ones of the server's."""
     failures = t.failures(k.at)
+    if k.name == "weft-tls":  # those whose handshake it was just doing: the client may think it done a moment earlier
+        failures = [f for f in failures if not (f[0] in NEW_ECHOES and f[1] < k.at)]
     if k.name != "weft-proxy.0":
         assert not failures, (where, k.name, failures)
         return
