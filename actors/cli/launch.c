@@ -121,28 +121,30 @@ static bool launch_stdio(const char *log)
     return in >= 0 && out >= 0 && dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(out, 2) == 2;
 }
 
-/* The executable, and its directory as descriptor LAUNCH_BIN_FD: opened while we are still
- * root, since the supervisor's user need not be able to walk there. -1 on failure. */
-static int launch_open(const struct launch *l)
+/* Opens the executable's directory as descriptor LAUNCH_BIN_FD while we are still root, since the supervisor's
+ * user need not be able to walk there. The executable's name in it, or NULL. */
+static const char *launch_open(const struct launch *l)
 {
     char dir[FILES_PATH_MAX];
     const char *slash = strrchr(l->program, '/');
-    int bin, program = open(l->program, O_PATH | O_CLOEXEC);
+    int bin;
 
-    files_path(dir, "%.*s", (int)(slash != NULL ? slash - l->program : 0), l->program);
+    if (slash == NULL)
+        return NULL;
+    files_path(dir, "%.*s", (int)(slash - l->program), l->program);
     bin = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return bin >= 0 && dup2(bin, LAUNCH_BIN_FD) == LAUNCH_BIN_FD ? program : -1;
+    return bin >= 0 && dup2(bin, LAUNCH_BIN_FD) == LAUNCH_BIN_FD ? slash + 1 : NULL;
 }
 
 /* The name of the step that failed (errno says how), or it does not return. */
 static const char *launch_child(const struct launch *l, char **env, pid_t parent)
 {
     const char *argv[] = {l->program, l->argument, NULL};
-    int program = launch_open(l);
+    const char *program = launch_open(l);
     sigset_t none;
     struct trouble why;
 
-    if (program < 0)
+    if (program == NULL)
         return "executable";
 
     (void)setsid(); /* a fresh child leads no group: cannot fail */
@@ -171,7 +173,10 @@ static const char *launch_child(const struct launch *l, char **env, pid_t parent
         if (getppid() != parent)
             _exit(1);
     }
-    (void)execveat(program, "", (char *const *)(uintptr_t)argv, env, AT_EMPTY_PATH);
+    (void)execveat(LAUNCH_BIN_FD, program, (char *const *)(uintptr_t)argv, env, 0);
+    if (errno ==
+        ENOENT) /* a script: its interpreter needs a name, the descriptor is closed by then */
+        (void)execve(l->program, (char *const *)(uintptr_t)argv, env);
     return "exec";
 }
 
