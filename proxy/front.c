@@ -157,6 +157,21 @@ void front_drain(struct front *f)
         http2_server_drain(f->conn);
 }
 
+void front_check_idle(struct front *f)
+{
+    uint64_t now = clock_now_ms(), bytes;
+
+    if (f->state != FRONT_HTTP1 && f->state != FRONT_HTTP2)
+        return;
+    bytes = conn_info(f->conn)->bytes_in + conn_info(f->conn)->bytes_out;
+    if (bytes != f->moved_bytes || f->moved_ms == 0) {
+        f->moved_bytes = bytes;
+        f->moved_ms = now;
+    } else if (now - f->moved_ms >= f->worker->settings->idle_timeout) {
+        conn_close_gently(f->conn, CLOSE_IDLE); /* the codec tells its streams, and us */
+    }
+}
+
 /* ---- opaque ---- */
 
 static void on_opaque_end(void *arg, enum close_reason why)

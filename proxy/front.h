@@ -30,7 +30,9 @@ struct front {
     bool is_mesh;        /* came with a transport header: the peer is a proxy of the mesh */
     bool drains_at_next; /* began while draining: say so with the first answer */
     uint64_t accepted_us;
-    uint16_t port; /* of the application meant */
+    uint64_t moved_bytes, moved_ms; /* WEFT_IDLE_TIMEOUT: what had moved when it was last looked
+                                       at, and when that changed */
+    uint16_t port;                  /* of the application meant */
     struct sockaddr_storage dst;
     char dst_text[56];
     char *client_id;          /* owned; NULL: none */
@@ -54,6 +56,9 @@ void front_close(struct front *f, enum close_reason why, bool is_reset);
 /* The conn has closed by itself. */
 void front_closed(struct front *f);
 void front_drain(struct front *f);
+/* Once a second while WEFT_IDLE_TIMEOUT is set: closes an HTTP connection on which no byte
+ * moved for so long (opaque ones have their own timer). */
+void front_check_idle(struct front *f);
 
 /* The capture probe (`weft redirect check`): a connection from inside the pod to a reserved
  * address nobody has, or from outside to port 20001 of the pod from source port 20001. Answers

@@ -244,10 +244,20 @@ void worker_event(struct worker *w, const char *kind, const char *object, const 
             WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* away: events are not kept */
 }
 
+static void check_idle(struct worker *w, enum direction d)
+{
+    LIST_EACH_SAFE (it, &w->fronts[d])
+        front_check_idle(CONTAINER_OF(it, struct front, node));
+}
+
 static void on_second(void *arg)
 {
     struct worker *w = arg;
 
+    if (w->settings->idle_timeout > 0) {
+        check_idle(w, DIRECTION_INBOUND);
+        check_idle(w, DIRECTION_OUTBOUND);
+    }
     tallies_tick(w->tallies);
     asks_tick(w->asks);
     if (w->telemetry != NULL)

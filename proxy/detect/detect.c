@@ -41,10 +41,9 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
 static void on_eof(struct conn *c, bool is_clean)
 {
     struct detect *d = conn_owner(c);
-    /* Bytes that could still have become something came, and now no more will: opaque passes
-     * them on. */
-    struct detect_result r = {.look = LOOK_OPAQUE,
-                              .is_gone = conn_info(c)->bytes_in == 0 || !is_clean};
+    /* No more will come to decide by: opaque passes on what did, and the end. A client that only listens
+     * may finish sending at once. */
+    struct detect_result r = {.look = LOOK_OPAQUE, .is_gone = !is_clean};
 
     detect_settle(d, &r);
 }

@@ -1,7 +1,7 @@
 /* Watches the first bytes of a connection until it is known what it speaks.
  *
  *   WATCHING --first bytes decide--> SETTLED
- *   WATCHING --settings.detect_timeout, half-close after some bytes--> SETTLED (opaque)
+ *   WATCHING --settings.detect_timeout, half-close--> SETTLED (opaque)
  *   WATCHING --detect_settle (the server spoke first, the view knows)--> SETTLED
  *
  * Nothing is taken from the conn: whoever owns it next is offered all bytes from the first. */
@@ -23,7 +23,7 @@ struct detect_result {
     enum look look; /* never LOOK_MORE */
     slice_t sni;    /* TLS and wants_sni; valid during the call */
     bool is_timeout;
-    bool is_gone; /* the peer closed before it said anything; the conn is to be closed */
+    bool is_gone; /* the peer was cut off; the conn is to be closed */
 };
 
 struct detect {

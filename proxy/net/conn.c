@@ -246,6 +246,7 @@ void conn_own(struct conn *c, const struct conn_events *events, void *owner)
 {
     c->events = events;
     c->owner = owner;
+    c->eof_told = false; /* the new owner is told, too */
     c->paused &= ~(unsigned)PAUSE_OWNER;
     if (c->state != CONN_OPEN)
         return;

@@ -86,7 +86,8 @@ MUST_USE err_t conn_accepted(struct net *n, int fd, struct conn **out);
 MUST_USE err_t conn_dial(struct net *n, const struct sockaddr *to, socklen_t len, uint64_t timeout_ms,
                          const struct conn_events *events, void *owner, struct conn **out);
 
-/* Gives the conn to an owner (again): kept bytes are offered to it from the loop, not before this returns. */
+/* Gives the conn to an owner (again): kept bytes are offered to it, and an end that came before is told, from the
+ * loop, not before this returns. */
 void conn_own(struct conn *c, const struct conn_events *events, void *owner);
 void *conn_owner(const struct conn *c);
 

@@ -64,11 +64,7 @@ static void on_front_closed(struct conn *c, enum close_reason why)
 
 static void hold_eof(struct conn *c, bool is_clean)
 {
-    struct opaque *o = conn_owner(c);
-
-    /* All bytes were taken by nobody: a client that gave up before we were connected. */
-    (void)is_clean;
-    opaque_finish(o, CLOSE_PEER_CLOSED, false);
+    (void)c, (void)is_clean; /* the relay is told again; until then it changes nothing */
 }
 
 static const struct conn_events hold = {

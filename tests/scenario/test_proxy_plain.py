@@ -405,6 +405,21 @@ def test_half_close_towards_server(made):
         assert read_all(s) == b"got 100000"
 
 
+def test_client_that_only_listens(made):
+    def server(c, number):
+        data = read_all(c)
+        c.sendall(b"the time, %d" % len(data))
+
+    proxy, _ = made(server)
+    with proxy.connect() as s:
+        s.shutdown(socket.SHUT_WR)
+        assert read_all(s) == b"the time, 0"
+    with proxy.connect() as s:
+        s.sendall(b"GE")
+        s.shutdown(socket.SHUT_WR)
+        assert read_all(s) == b"the time, 2"
+
+
 def test_half_close_towards_client(made):
     box = []
 
@@ -511,6 +526,15 @@ def test_outbound_without_redirect_is_refused():
 
 
 # ---- limits, drain ----
+
+def test_idle_timeout(made):
+    proxy, _ = made(http_server, WEFT_IDLE_TIMEOUT="1s")
+    with proxy.connect() as s:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        read_until(s, b"--\n")
+        assert s.recv(10) == b""
+
+
 
 def test_connection_limit_pauses_accepting():
     server = Server(echo)
