@@ -97,7 +97,7 @@ static void on_go(struct ask *a, uint32_t after_ms)
     struct exchange *x = CONTAINER_OF(a, struct exchange, ask);
 
     if (x->held != NULL) {
-        exchange_tally_end(x, x->status, false, "");
+        exchange_tally_end(x, x->status, false, x->peer_code);
         relay_drop_back(x, STREAM_CANCELLED);
         x->held = NULL;
         x->held_ended = false;
@@ -190,7 +190,7 @@ static void remember(struct exchange *x, const struct attempt_failure *f)
 enum next again_or_answer(struct exchange *x, const struct attempt_failure *f)
 {
     remember(x, f);
-    exchange_tally_end(x, 0, false, f->error);
+    exchange_tally_end(x, 0, false, f->code);
     relay_drop_back(x, STREAM_CANCELLED);
     x->attempt_at = x->try_at = 0;
     /* The side of the server only tells what it knows; the side of the client decides. */

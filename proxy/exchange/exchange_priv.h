@@ -120,6 +120,8 @@ struct exchange {
     bool holds_for_grpc; /* waits for the trailers of a gRPC answer without content */
     bool resp_started, resp_ended, first_byte_seen;
     bool is_success; /* of the final answer */
+    enum code
+        peer_code; /* the response is a mesh peer's own, not its application's: its code */
     uint16_t status;
     int16_t grpc_status; /* -1: none */
     bool is_grpc;
@@ -175,9 +177,8 @@ struct attempt_failure {
     enum cause cause;
     enum code code;
     enum delivered delivered;
-    uint16_t status;   /* of a response, gRPC + 1000; 0 none */
-    const char *error; /* label of the counters */
-    slice_t details;   /* copied */
+    uint16_t status; /* of a response, gRPC + 1000; 0 none */
+    slice_t details; /* copied */
 };
 /* An attempt failed before its response was passed on. Asks for another one, or answers.
  * Returns END. */
@@ -195,11 +196,11 @@ void exchange_answer(struct exchange *x, enum code code, enum delivered delivere
 void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location);
 void exchange_answer_injected(struct exchange *x, uint16_t status);
 /* The response is cut after its head, as soon as what came of it has left. */
-void exchange_cut(struct exchange *x, enum code code, const char *error);
+void exchange_cut(struct exchange *x, enum code code);
 void exchange_cut_now(struct exchange *x);
-/* Counts the attempt's outcome. */
-void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success,
-                        const char *error);
+/* Counts the attempt's outcome; `code` is the mesh's, if it was its doing (CODE_NONE: the
+ * application's). */
+void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, enum code code);
 /* Everything goes; fs is released if it is still there. */
 void exchange_end(struct exchange *x);
 void limits_arm(struct exchange *x);

@@ -35,7 +35,7 @@ static void send_answer(struct exchange *x, struct answer *a)
         tally_request(x->tally);
         x->is_tallied = true;
         exchange_tally_end(x, a->status != 0 ? a->status : info->http, info->http < 500,
-                           info->name);
+                           a->code);
     }
     if (answer_build(a, x->fs->arena, &h) != OK ||
         (x->has_orig_proto && head_add(&h, x->fs->arena, SLICE_LIT("l5d-orig-proto"),
@@ -99,9 +99,9 @@ void exchange_cut_now(struct exchange *x)
     exchange_end(x);
 }
 
-void exchange_cut(struct exchange *x, enum code code, const char *error)
+void exchange_cut(struct exchange *x, enum code code)
 {
-    exchange_tally_end(x, x->status, false, error);
+    exchange_tally_end(x, x->status, false, code);
     tally_mesh_answer(x->worker->tallies, x->front->direction, code_info(code)->id);
     x->cut_code = code;
     relay_drop_back(x, STREAM_CANCELLED);
@@ -116,12 +116,12 @@ void exchange_cut(struct exchange *x, enum code code, const char *error)
     limits_arm(x);
 }
 
-void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, const char *error)
+void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, enum code code)
 {
     struct tally_end end = {.status = status,
                             .grpc_status = x->grpc_status,
                             .is_success = is_success,
-                            .error = error,
+                            .error = code == CODE_NONE ? "" : code_info(code)->id,
                             .latency_us = UINT64_MAX};
 
     if (!x->is_tallied)
@@ -191,29 +191,27 @@ static enum delivered delivered_so_far(const struct exchange *x)
     return x->attempt == 0 ? DELIVERED_NO : DELIVERED_UNKNOWN;
 }
 
-static void on_final_limit(struct exchange *x, enum code code, const char *what, uint32_t ms,
-                           const char *error)
+static void on_final_limit(struct exchange *x, enum code code, const char *what, uint32_t ms)
 {
     char text[160];
 
     if (x->resp_started) {
-        exchange_cut(x, code, error);
+        exchange_cut(x, code);
         return;
     }
     print_limit(x, what, ms, text);
-    exchange_tally_end(x, 0, false, error);
+    exchange_tally_end(x, 0, false, code);
     exchange_answer(x, code, delivered_so_far(x), slice_str(text));
 }
 
-static void on_attempt_limit(struct exchange *x, enum code code, const char *what, uint32_t ms,
-                             const char *error)
+static void on_attempt_limit(struct exchange *x, enum code code, const char *what, uint32_t ms)
 {
     char text[160];
     struct attempt_failure f = {
-        .cause = CAUSE_PER_TRY, .code = code, .delivered = DELIVERED_UNKNOWN, .error = error};
+        .cause = CAUSE_PER_TRY, .code = code, .delivered = DELIVERED_UNKNOWN};
 
     if (x->resp_started) {
-        exchange_cut(x, code, error);
+        exchange_cut(x, code);
         return;
     }
     print_limit(x, what, ms, text);
@@ -259,18 +257,15 @@ void exchange_on_timer(void *arg)
 
     x->timer_is_on = false;
     if (is_due(x->request_at, now))
-        on_final_limit(x, CODE_REQUEST_TIMEOUT, "request", x->rule->request_ms,
-                       "REQUEST_TIMEOUT");
+        on_final_limit(x, CODE_REQUEST_TIMEOUT, "request", x->rule->request_ms);
     else if (is_due(x->try_at, now))
-        on_attempt_limit(x, CODE_PER_TRY_TIMEOUT, "per-try", x->rule->retry[0].per_try_ms,
-                         "RESPONSE_HEADERS_TIMEOUT");
+        on_attempt_limit(x, CODE_PER_TRY_TIMEOUT, "per-try", x->rule->retry[0].per_try_ms);
     else if (is_due(x->attempt_at, now))
-        on_attempt_limit(x, CODE_BACKEND_TIMEOUT, "backend request", x->rule->backend_ms,
-                         "RESPONSE_STREAM_TIMEOUT");
+        on_attempt_limit(x, CODE_BACKEND_TIMEOUT, "backend request", x->rule->backend_ms);
     else if (is_due(x->wait_at, now))
         on_wait_end(x);
     else if (is_due(idle_at(x), now))
-        on_final_limit(x, CODE_IDLE_TIMEOUT, "idle", x->rule->idle_ms, "IDLE_TIMEOUT");
+        on_final_limit(x, CODE_IDLE_TIMEOUT, "idle", x->rule->idle_ms);
     else
         limits_arm(x);
 }

@@ -133,7 +133,7 @@ static void on_front_failed(void *arg, struct stream *s, const struct stream_fai
 
     (void)s, (void)f;
     x->fs = NULL;
-    exchange_tally_end(x, x->resp_started ? x->status : 0, false, "CANCEL");
+    exchange_tally_end(x, x->resp_started ? x->status : 0, false, CODE_CLIENT_GONE);
     exchange_end(x);
 }
 
@@ -169,7 +169,7 @@ static bool relay_check_done(struct exchange *x)
         return false;
     note_first_byte(x);
     x->is_success = classify_is_success(&end);
-    exchange_tally_end(x, x->status, x->is_success, "");
+    exchange_tally_end(x, x->status, x->is_success, x->peer_code);
     exchange_end(x);
     return true;
 }
@@ -262,18 +262,27 @@ static void pass_informational(struct exchange *x, struct head *h)
 }
 
 /* A mesh peer answered instead of its application and says whether that was reached. */
-static bool read_verdict(const struct exchange *x, const struct head *h, enum delivered *out)
+static bool read_verdict(struct exchange *x, const struct head *h, enum delivered *out)
 {
-    struct field *f =
-        endpoint_is_meshed(x->endpoint) ? head_find(h, FIELD_WEFT_DELIVERED) : NULL;
+    struct field *verdict, *code;
 
-    return f != NULL && delivered_parse(f->value, out);
+    x->peer_code = CODE_NONE;
+    if (!endpoint_is_meshed(x->endpoint))
+        return false;
+    verdict = head_find(h, FIELD_WEFT_DELIVERED);
+    if (verdict == NULL || !delivered_parse(verdict->value, out))
+        return false;
+    code = head_find(h, FIELD_WEFT_CODE);
+    x->peer_code = code != NULL ? code_find(code->value) : CODE_NONE;
+    if (x->peer_code == CODE_NONE)
+        x->peer_code = CODE_INTERNAL; /* of a newer version: its own by all means */
+    return true;
 }
 
 static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_end)
 {
     struct exchange *x = arg;
-    struct attempt_failure f = {.cause = CAUSE_STATUS, .status = h->status, .error = ""};
+    struct attempt_failure f = {.cause = CAUSE_STATUS, .status = h->status};
 
     (void)s;
     limits_touch(x);
@@ -357,8 +366,7 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
         if (x->holds_for_grpc) {
             struct attempt_failure f = {.cause = CAUSE_STATUS,
                                         .delivered = DELIVERED_YES,
-                                        .status = (uint16_t)(1000 + x->grpc_status),
-                                        .error = ""};
+                                        .status = (uint16_t)(1000 + x->grpc_status)};
 
             x->holds_for_grpc = false;
             if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status))
@@ -391,7 +399,6 @@ static void on_back_sent(void *arg, struct stream *s, size_t n)
 static void describe(const struct stream_failure *f, struct attempt_failure *out)
 {
     out->cause = CAUSE_RESET;
-    out->error = "RESET";
     out->details = slice_str(f->text != NULL ? f->text : "");
     out->delivered = !f->any_sent      ? DELIVERED_NO
                      : f->any_received ? DELIVERED_YES
@@ -400,7 +407,6 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
     case STREAM_REFUSED:
         out->cause = CAUSE_REFUSED;
         out->code = CODE_STREAM_RESET;
-        out->error = "REFUSED";
         out->delivered = DELIVERED_NO;
         break;
     case STREAM_MALFORMED:
@@ -413,11 +419,9 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
     case STREAM_LOST:
     case STREAM_TOO_LATE:
         out->code = CODE_CLOSED_EARLY;
-        out->error = "IO";
         break;
     case STREAM_INTERNAL:
         out->code = CODE_INTERNAL;
-        out->error = "UNKNOWN";
         break;
     }
 }
@@ -443,7 +447,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         if (x->is_tunnel && x->resp_ended && x->req_ended)
             (void)relay_check_done(x);
         else
-            exchange_cut(x, CODE_RESPONSE_CUT, failure.error);
+            exchange_cut(x, CODE_RESPONSE_CUT);
         return;
     }
     ask_cancel(&x->ask); /* about a held response that is not complete now */
@@ -454,7 +458,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
     if (is_idle_race(x, f, version)) {
         x->raced = true;
         x->attempt--;
-        exchange_tally_end(x, 0, false, failure.error);
+        exchange_tally_end(x, 0, false, failure.code);
         if (x->is_begun)
             endpoint_end(x->endpoint);
         x->is_begun = false;

@@ -339,7 +339,6 @@ static void on_lent(struct lend *l, struct http_back *back, const struct lend_fa
         struct attempt_failure f = {.cause = why->is_tls ? CAUSE_TLS : CAUSE_CONNECT,
                                     .code = lend_code(x, why),
                                     .delivered = DELIVERED_NO,
-                                    .error = "IO",
                                     .details = slice_str(why->code)};
 
         (void)again_or_answer(x, &f);

@@ -459,7 +459,7 @@ static void test_request_limit_cuts(void **state)
     rules[0].request_ms = 60;
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
     assert_true(client.is_closed);
-    assert_int_equal(counted(SERIES_RESPONSE, "error=\"REQUEST_TIMEOUT\""), 1);
+    assert_int_equal(counted(SERIES_RESPONSE, "error=\"W3002\""), 1);
 }
 
 static void test_backend_limit(void **state)
