@@ -174,9 +174,6 @@ static const char *launch_child(const struct launch *l, char **env, pid_t parent
             _exit(1);
     }
     (void)execveat(LAUNCH_BIN_FD, program, (char *const *)(uintptr_t)argv, env, 0);
-    if (errno ==
-        ENOENT) /* a script: its interpreter needs a name, the descriptor is closed by then */
-        (void)execve(l->program, (char *const *)(uintptr_t)argv, env);
     return "exec";
 }
 
