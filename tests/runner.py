@@ -118,6 +118,10 @@ def fuzz(tree):
     targets = [t for t in targets if os.access(t, os.X_OK) and os.path.isfile(t)]
     if not targets:
         failures.append("fuzz: no targets were built")
+    # Three messages of every kind in the table, as the encoder makes them today.
+    seeds = os.path.join(tree, "seeds", "wire_decode")
+    os.makedirs(seeds, exist_ok=True)
+    run([os.path.join(tree, "bin", "weft-wire-doc"), "--seeds", seeds], os.path.join(LOGS, "fuzz-seeds.log"), 60)
 
     def one(path):
         name = os.path.basename(path)[len("fuzz-"):]
