@@ -16,6 +16,7 @@
 
 #define DRAIN_GRACE_MS 1000
 #define WAITING_MAX    100000
+#define STREAMS_MAX    250 /* of one HTTP/2 connection, both roles */
 
 /* ---- settings that are lists ---- */
 
@@ -127,7 +128,7 @@ void worker_limits(const struct worker *w, struct http_limits *out)
     *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max,
                                 .fields_max = w->settings->fields_max,
                                 .header_timeout_ms = w->settings->header_timeout,
-                                .streams_max = 100};
+                                .streams_max = STREAMS_MAX};
 }
 
 /* ---- counted connections ---- */
@@ -230,18 +231,6 @@ static void on_telemetry_link(void *arg, bool is_up)
         return;
     say_state(w);
     series_report_all(&w->reporter);
-}
-
-void worker_event(struct worker *w, const char *kind, const char *object, const char *message)
-{
-    struct wire_event m = {.at_ms = (int64_t)clock_wall_ms(),
-                           .kind = slice_str(kind),
-                           .object = slice_str(object),
-                           .message = slice_str(message)};
-
-    if (w->telemetry != NULL)
-        err_ignore(
-            WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* away: events are not kept */
 }
 
 static void check_idle(struct worker *w, enum direction d)

@@ -99,8 +99,6 @@ bool worker_is_local(const struct worker *w, const struct sockaddr_storage *a);
 void worker_limits(const struct worker *w, struct http_limits *out);
 /* Counts a connection's bytes until it closes. */
 void worker_watch(struct worker *w, const struct conn *c, const struct tcp_labels *l);
-/* An event for operators, through telemetry; rate-limited by the caller. */
-void worker_event(struct worker *w, const char *kind, const char *object, const char *message);
 
 /* ---- listener.c ---- */
 
