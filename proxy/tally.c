@@ -6,13 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define STATUSES_MAX 64 /* of one tally; above it the odd ones share the last */
+#define TCP_KEPT_MAX 1024 /* tallies of connections that are kept although none is open */
+#define STATUSES_MAX 64   /* of one tally; above it the odd ones share the last */
 
 struct tcp_tally {
     UT_hash_handle hh;
     char *labels;
     size_t labels_n;
     struct series_slot *open, *now, *read, *write;
+    unsigned watched; /* open connections counted on it */
 };
 
 struct tallies {
@@ -239,6 +241,7 @@ struct http_tally *tally_outbound(struct tallies *t, const struct backend *paren
     h->backend_serial = backend_serial;
     list_del(&h->node);
     list_push_front(&ep->tallies, &h->node);
+    h->is_gone = false;
     return h;
 }
 
@@ -259,10 +262,23 @@ struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t
     return http_get(t, labels_of(t, l, sizeof(l) / sizeof(l[0])));
 }
 
-void tally_endpoint_gone(struct endpoint *ep)
+static void http_tally_drop(struct tallies *t, struct http_tally *h)
 {
-    while (list_pop(&ep->tallies) != NULL)
-        ;
+    HASH_DEL(t->http, h);
+    http_tally_free(h);
+}
+
+void tally_endpoint_gone(struct tallies *t, struct endpoint *ep)
+{
+    struct list *node;
+
+    while ((node = list_pop(&ep->tallies)) != NULL) {
+        struct http_tally *h = CONTAINER_OF(node, struct http_tally, node);
+
+        h->is_gone = true;
+        if (h->running == 0)
+            http_tally_drop(t, h);
+    }
 }
 
 static struct status_tally *status_get(struct tallies *t, struct http_tally *h,
@@ -300,11 +316,13 @@ void tally_response(struct tallies *t, struct http_tally *h, const struct tally_
 {
     struct status_tally *s = h == NULL ? NULL : status_get(t, h, end);
 
-    if (s == NULL)
-        return;
-    series_add(s->response, 1);
-    if (end->latency_us != UINT64_MAX)
-        series_observe(s->latency, end->latency_us);
+    if (s != NULL) {
+        series_add(s->response, 1);
+        if (end->latency_us != UINT64_MAX)
+            series_observe(s->latency, end->latency_us);
+    }
+    if (h != NULL && --h->running == 0 && h->is_gone)
+        http_tally_drop(t, h);
 }
 
 /* ---- TCP ---- */
@@ -385,6 +403,7 @@ void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c
     w->conn = c;
     w->in = w->out = 0;
     list_push(&t->watches, &w->node);
+    w->tally->watched++;
     series_add(w->tally->open, 1);
     series_move(w->tally->now, 1);
 }
@@ -403,6 +422,11 @@ void tally_tcp_close(struct tallies *t, struct tcp_watch *w, const char *error)
                    error[0] != 0 ? "\"" : "") == OK)
         series_add(series_get(t->table, SERIES_TCP_CLOSE, buf_slice(&text)), 1);
     buf_done(&text);
+    if (--w->tally->watched == 0 && HASH_COUNT(t->tcp) > TCP_KEPT_MAX) {
+        HASH_DEL(t->tcp, w->tally);
+        free(w->tally->labels);
+        free(w->tally);
+    }
     w->tally = NULL;
 }
 

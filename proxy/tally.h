@@ -44,6 +44,8 @@ struct http_tally {
     char *labels;     /* owned */
     size_t labels_n;
     struct series_slot *request;
+    unsigned running; /* requests counted whose response is not */
+    bool is_gone;     /* its endpoint is: freed when nothing runs */
     unsigned n_statuses, cap_statuses;
     struct status_tally *statuses; /* owned */
     /* What it is for, outbound. */
@@ -58,13 +60,15 @@ struct http_tally *tally_outbound(struct tallies *t, const struct backend *paren
                                   slice_t route);
 struct http_tally *tally_inbound(struct tallies *t, const char *target, uint16_t port,
                                  const char *client_id, bool is_tls);
-/* Forgets an endpoint's list (the tallies stay, by their labels). */
-void tally_endpoint_gone(struct endpoint *ep);
+/* An endpoint goes: its tallies are freed, those of running requests with their end. */
+void tally_endpoint_gone(struct tallies *t, struct endpoint *ep);
 
 static inline void tally_request(struct http_tally *h)
 {
-    if (h != NULL)
+    if (h != NULL) {
         series_add(h->request, 1);
+        h->running++;
+    }
 }
 struct tally_end {
     uint16_t status;
@@ -73,6 +77,7 @@ struct tally_end {
     const char *error;   /* static text; "" none */
     uint64_t latency_us; /* to the first byte; UINT64_MAX: there was none */
 };
+/* Once for each tally_request; *h may be gone afterwards. */
 void tally_response(struct tallies *t, struct http_tally *h, const struct tally_end *end);
 
 /* ---- TCP ---- */

@@ -186,8 +186,9 @@ static void on_dialled(void *arg, struct endpoint *ep, struct conn *c)
 
 static void on_endpoint_free(void *arg, struct endpoint *ep)
 {
-    (void)arg;
-    tally_endpoint_gone(ep);
+    struct worker *w = arg;
+
+    tally_endpoint_gone(w->tallies, ep);
 }
 
 static void on_handshake(void *arg, const char *result)

@@ -129,6 +129,8 @@ void exchange_end(struct exchange *x)
     struct worker *w = x->worker;
     struct stream *fs = x->fs;
 
+    if (x->is_tallied)
+        exchange_tally_end(x, x->resp_started ? x->status : 0, false, CODE_INTERNAL);
     ask_cancel(&x->ask);
     pick_wait_cancel(&x->pick);
     lend_cancel(&x->lend);
