@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from meshes import SLOW, Mesh, is_alive, wait_for
-from traffic import LONG, KEPT, NEW_ECHOES, Traffic, kill, metrics, pids, total
+from meshes import SLOW, WEFT, Mesh, is_alive, wait_for
+from traffic import KEPT, LONG, NEW_ECHOES, Traffic, hosts, kill, metrics, pids, total
 
 LIFETIME = 30  # s; renewed at half of it
 SERVICES = "".join("""
@@ -75,6 +75,62 @@ def ends_at(app):
 def revision(mesh):
     return mesh.sql("select max(revision) as r from mesh_sessions")[0]["r"], mesh.sql(
         "select min(acked_revision) as r from mesh_sessions")[0]["r"]
+
+
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: told}
+spec:
+  parentRefs: [{kind: Service, group: core, name: web, port: 8080}]
+  rules:
+  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-version, value: "%d"}]}}]
+    backendRefs: [{kind: Service, name: web, port: 8080}]
+"""
+
+
+@pytest.fixture
+def small(mesh):
+    web = mesh.run("web", ["/usr/bin/python3", "-m", "http.server", "8080"], ["8080/http1"])
+    wait_for(lambda: " web\n" in hosts(mesh), "its name")
+    client = mesh.client()
+    wait_for(lambda: client.http("http://web:8080/").status == 200, "it serves")
+    mesh.web, mesh.caller = web, client
+    return mesh
+
+
+def test_wait_names_a_laggard(small):
+    """A link that stands still is named; when it goes on, the wait ends."""
+    small.apply(ROUTE % 1)
+    assert small.caller.http("http://web:8080/").headers.get("x-version") == "1", "in force when apply --wait returns"
+    link = small.caller.status()["weft-link"]["pid"]
+    os.kill(link, signal.SIGSTOP)
+    try:
+        late = small.weft("apply", "-f", "-", "--wait", "--timeout", "1500ms", stdin=ROUTE % 2, check=False)
+        said = late.stdout + late.stderr
+        assert late.returncode == 3 and "default/" + small.caller.pod in said, said
+        assert "default/" + small.web.pod not in said, "the other has applied it"
+        waiting = subprocess.Popen([WEFT, "apply", "-f", "-", "--wait"], env=small.env, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        waiting.stdin.write(ROUTE % 3)
+        waiting.stdin.close()
+        wait_for(lambda: small.sql("select json from mesh_objects where name='told'")[0]["json"].count('"3"'), "applied")
+        assert waiting.poll() is None, waiting.stdout.read()
+    finally:
+        os.kill(link, signal.SIGCONT)
+    assert waiting.wait(10 * SLOW) == 0, waiting.stdout.read()
+    waiting.stdout.close()
+    assert small.caller.http("http://web:8080/").headers.get("x-version") == "3"
+
+
+def test_what_was_acknowledged_survives_a_kill(small):
+    """The broker dies in the moment in which it has said yes: the change is there, and the pods get it."""
+    for n in range(4):
+        small.apply(ROUTE % n, wait=False)
+        os.kill(small.status()["weft-broker"]["pid"], signal.SIGKILL)
+        wait_for(lambda: small.caller.http("http://web:8080/").headers.get("x-version") == str(n), "version %d" % n, 15)
+        wait_for(lambda: small.status()["weft-broker"]["state"] == "ready", "the broker")
+        assert len(small.sql("select 1 from mesh_changes where name='told'")) == n + 1
 
 
 def test_all_goes_on_without_the_control_plane(control, capsys):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from meshes import SLOW, wait_for
-from traffic import KEPT, LONG, NEW_ECHOES, Traffic, kill, metrics, pids, total
+from traffic import KEPT, LONG, NEW_ECHOES, Traffic, kill, metrics, pids, settled, total
 
 ALIAS = """
 apiVersion: v1
@@ -188,20 +188,6 @@ def of_pod(series, **labels):
             "failures": total(series, "response_total", classification="failure", **labels),
             "retries": total(series, "outbound_http_route_retry_requests_total", parent_name="server")
             if labels["direction"] == "outbound" else 0}
-
-
-def settled(ask, seconds=20):
-    """What ask() says once it says the same after two more reports (one a second)."""
-    last, since = ask(), time.monotonic()
-
-    def same():
-        nonlocal last, since
-        now = ask()
-        if now != last:
-            last, since = now, time.monotonic()
-        return time.monotonic() - since > 2.2
-    wait_for(same, "counters that rest", seconds)
-    return last
 
 
 def test_no_count_is_lost(traffic, capsys):

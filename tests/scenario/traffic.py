@@ -304,3 +304,17 @@ def total(series, name, **labels):
     """The sum of all series of that name with these labels."""
     got = sum(v for n, l, v in series if n == name and all(l.get(k) == w for k, w in labels.items()))
     return int(got)
+
+
+def settled(ask, seconds=20):
+    """What ask() says once it says the same after two more reports (one a second)."""
+    last, since = ask(), time.monotonic()
+
+    def same():
+        nonlocal last, since
+        now = ask()
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since > 2.2
+    wait_for(same, "counters that rest", seconds)
+    return last
