@@ -203,6 +203,8 @@ static err_t check_budget(const struct look *root, struct wire_retry_policy *p)
         TRY(parse_ratio(&field, &p->budget_permille));
     if (resource_annotation(root, "retry.weft.io/budget-min-per-second", up, &field)) {
         TRY(parse_whole(&field, 100000, &v));
+        if (v == 0) /* 0 is "not given" on the wire, which would be 10 */
+            return look_refuse(&field, "must be at least 1");
         p->budget_min_per_s = (uint32_t)v;
     }
     if (resource_annotation(root, "retry.weft.io/budget-ttl", up, &field)) {

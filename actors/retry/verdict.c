@@ -39,8 +39,10 @@ static enum verdict check_permission(const struct wire_retry_ask *ask,
         *limit = or_default(policy->limit, DEFAULT_LIMIT);
         return VERDICT_GO;
     }
+    if (ask->n_policy > 0 && policy->limit == 0)
+        return VERDICT_NOT_RETRYABLE; /* the route says: none */
     /* The route says nothing: what was lost is made again, what was answered or late is not. */
-    if (policy->limit == 0 && ask->cause != CAUSE_RESET && ask->cause != CAUSE_REFUSED)
+    if (ask->n_policy == 0 && ask->cause != CAUSE_RESET && ask->cause != CAUSE_REFUSED)
         return VERDICT_NOT_RETRYABLE;
     if (!ask->is_replayable)
         return VERDICT_DELIVERED;

@@ -20,9 +20,10 @@ const char *verdict_name(enum verdict v);
 
 /* Decides. Rules, in order:
  *   delivered = no        may be tried again whatever the method; the limit is the policy's or 2
- *   delivered = yes or unknown: only what is replayable (else DELIVERED). Without a policy, or
- *                         with one whose limit is 0, only if the attempt was lost: no answer of
- *                         the application, no limit of time (else NOT_RETRYABLE); the limit is 2
+ *   delivered = yes or unknown: only what is replayable (else DELIVERED), up to the policy's limit
+ *                         (0: NOT_RETRYABLE). Without a policy only if the attempt was lost: no
+ *                         answer of the application, no limit of time (else NOT_RETRYABLE); the
+ *                         limit is 2 then
  *   LIMIT                 that many further attempts were made already
  *   DEADLINE              the wait (exponential from the policy's minimum, capped, full jitter)
  *                         would not end before the exchange does

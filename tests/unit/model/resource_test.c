@@ -335,6 +335,7 @@ static const struct {
     {ANNOTATED("retry.linkerd.io/limit: 'many'"), "\"many\" is not a whole number"},
     {ANNOTATED("retry.weft.io/budget-ratio: '-1'"), "is not a ratio"},
     {ANNOTATED("retry.weft.io/budget-ratio: 'nan'"), "is not a ratio"},
+    {ANNOTATED("retry.weft.io/budget-min-per-second: '0'"), "must be at least 1"},
     {ANNOTATED("retry.weft.io/budget-ttl: '100ms'"), "between 1s and 60s"},
     {"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x}\naddressType: "
      "IPv4\n",
