@@ -72,12 +72,11 @@ static bool changes_check(const char *file, const struct manifest *m, size_t i,
 }
 
 static err_t changes_parse(const char *file, slice_t bytes, const struct changes_conf *conf,
-                           json_t *objects, struct trouble *why)
+                           json_t *objects, size_t *bad, struct trouble *why)
 {
     char text[WHY_TEXT];
     struct why reason = {.path = ""};
     struct manifest *m = NULL;
-    size_t bad = 0;
     err_t e = manifest_parse(bytes, &m, &reason);
 
     if (e != OK) {
@@ -87,19 +86,16 @@ static err_t changes_parse(const char *file, slice_t bytes, const struct changes
     for (size_t i = 0; i < m->n; i++) {
         changes_set_namespace(m->objects[i].json, conf->ns);
         if (!changes_check(file, m, i, conf))
-            bad++;
+            ++*bad;
         else
             (void)json_array_append(objects, m->objects[i].json);
     }
     manifest_free(&m);
-    if (bad > 0)
-        return trouble_set(why, ERR_OF(MALFORMED),
-                           "%zu of the objects are not valid; nothing was sent", bad);
     return OK;
 }
 
 err_t changes_read(const char *file, const struct changes_conf *conf, json_t *objects,
-                   struct trouble *why)
+                   size_t *bad, struct trouble *why)
 {
     bool is_stdin = strcmp(file, "-") == 0;
     int fd = is_stdin ? 0 : open(file, O_RDONLY | O_CLOEXEC);
@@ -113,7 +109,7 @@ err_t changes_read(const char *file, const struct changes_conf *conf, json_t *ob
     buf_init(&b, MANIFEST_TEXT);
     e = changes_read_fd(fd, file, &b, why);
     if (e == OK)
-        e = changes_parse(file, buf_slice(&b), conf, objects, why);
+        e = changes_parse(file, buf_slice(&b), conf, objects, bad, why);
     buf_done(&b);
     if (!is_stdin)
         close(fd);
@@ -254,12 +250,13 @@ static err_t changes_wait(struct client *c, const struct changes_conf *conf, uin
                        w->n_laggards, w->sessions, revision, who);
 }
 
+/* What was taken is waited for although something else was not. */
 static err_t changes_send_all(struct client *c, const struct changes_conf *conf,
-                              const json_t *objects, struct changes_batch *b,
+                              const json_t *objects, size_t bad, struct changes_batch *b,
                               struct trouble *why)
 {
     uint64_t revision = 0;
-    size_t bad = 0, i = 0;
+    size_t i = 0, all = json_array_size(objects) + bad;
 
     while (i < json_array_size(objects)) {
         changes_batch_empty(b);
@@ -268,25 +265,29 @@ static err_t changes_send_all(struct client *c, const struct changes_conf *conf,
             i++;
         TRY(changes_ask(c, conf, b, &revision, &bad, why));
     }
-    if (bad > 0)
-        return trouble_set(why, ERR_OF(REFUSED), "%zu of %zu objects were not taken", bad,
-                           json_array_size(objects));
     if (conf->is_wait && !conf->is_dry && revision != 0)
-        return changes_wait(c, conf, revision, why);
+        TRY(changes_wait(c, conf, revision, why));
+    if (bad > 0)
+        return trouble_set(why, ERR_OF(REFUSED), "%zu of %zu objects were not taken", bad, all);
     return OK;
 }
 
 err_t changes_send(const char *run, const struct changes_conf *conf, const json_t *objects,
-                   struct trouble *why)
+                   size_t bad, struct trouble *why)
 {
-    struct changes_batch *b = calloc(1, sizeof *b);
+    struct changes_batch *b;
     struct client *c = NULL;
     struct mesh m;
-    err_t e = b == NULL ? trouble_set(why, ERR_OF(NOMEM), "out of memory")
-                        : client_begin(run, &m, &c, why);
+    err_t e;
+
+    if (json_array_size(objects) == 0 && bad > 0)
+        return trouble_set(why, ERR_OF(REFUSED), "%zu of %zu objects were not taken", bad, bad);
+    b = calloc(1, sizeof *b);
+    e = b == NULL ? trouble_set(why, ERR_OF(NOMEM), "out of memory")
+                  : client_begin(run, &m, &c, why);
 
     if (e == OK)
-        e = changes_send_all(c, conf, objects, b, why);
+        e = changes_send_all(c, conf, objects, bad, b, why);
     client_close(&c);
     if (b != NULL)
         changes_batch_empty(b);

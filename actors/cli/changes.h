@@ -16,15 +16,16 @@ struct changes_conf {
 };
 
 /* Reads a manifest from a file or ("-") standard input, at most 4 MiB, and appends its objects
- * to the array, each checked by the broker's own rules. Every fault is printed as FILE:LINE:
- * FIELD: REASON; MALFORMED if there was one, so that nothing of a faulty set is sent. For a
+ * to the array, each checked by the broker's own rules. An object with a fault is printed as
+ * FILE:LINE: FIELD: REASON, left out and added to *bad: it keeps no other from being sent.
+ * MALFORMED if the text is no YAML or JSON at all, so that nobody can tell what is meant. For a
  * delete only kind and name are looked at. */
 MUST_USE err_t changes_read(const char *file, const struct changes_conf *conf, json_t *objects,
-                            struct trouble *why);
+                            size_t *bad, struct trouble *why);
 
-/* Sends the objects, prints an outcome for each, and waits if asked to. OK only if all were
- * taken. */
+/* Sends the objects, prints an outcome for each, and waits if asked to. `bad` were left out by
+ * changes_read. OK only if all were taken, REFUSED if some were not. */
 MUST_USE err_t changes_send(const char *run, const struct changes_conf *conf,
-                            const json_t *objects, struct trouble *why);
+                            const json_t *objects, size_t bad, struct trouble *why);
 
 #endif

@@ -71,6 +71,14 @@ static const struct opt *opt_match(const struct opt *table, const char *arg, con
     return opt_find(table, slice(arg + 2, (size_t)(eq - arg) - 2));
 }
 
+/* "-" alone means standard input; "-- text" is SQL that begins with a comment. */
+static bool opt_is_one(const char *arg)
+{
+    if (arg[0] != '-' || arg[1] == '\0')
+        return false;
+    return arg[1] != '-' || (arg[2] != ' ' && arg[2] != '\n');
+}
+
 err_t opts_parse(const struct opt *table, int *argc, char **argv, int *rest,
                  struct trouble *why)
 {
@@ -89,7 +97,7 @@ err_t opts_parse(const struct opt *table, int *argc, char **argv, int *rest,
             i++;
             break;
         }
-        if (argv[i][0] != '-' || argv[i][1] == '\0') { /* "-" alone means standard input */
+        if (!opt_is_one(argv[i])) {
             argv[kept++] = argv[i];
             continue;
         }

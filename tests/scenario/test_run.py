@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from meshes import wait_for
+from meshes import ROOT, wait_for
 
 WEB = r'''
 import sys
@@ -203,6 +203,36 @@ spec:
 def test_a_bad_manifest_is_refused_with_its_place(town, text, words):
     done = town.weft("apply", "-f", "-", stdin=text, check=False)
     assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
+def test_a_bad_object_keeps_no_other_back(town):
+    good = "apiVersion: v1\nkind: Service\nmetadata: {name: fine%d}\nspec: {ports: [{port: 80}]}\n"
+    bad = "apiVersion: v1\nkind: Service\nmetadata: {name: wrong}\nspec: {ports: [{port: 99999}]}\n"
+    text = "---\n".join([good % 1, bad, good % 2])
+    done = town.weft("apply", "--wait", "-f", "-", stdin=text, check=False)
+    assert done.returncode == 1
+    assert "standard input:9: spec.ports[0].port" in done.stderr, done.stderr
+    assert "1 of 3 objects were not taken" in done.stderr
+    assert done.stdout.count("created") == 2 and "applied by all" in done.stdout, done.stdout
+    assert sorted(s["name"] for s in town.json("get", "services") if s["name"] in ("fine1", "fine2", "wrong")) \
+        == ["fine1", "fine2"]
+    text = "---\n".join([good % 1, "kind: Service\n", good % 2])
+    done = town.weft("delete", "-f", "-", stdin=text, check=False)
+    assert done.returncode == 1 and done.stdout.count("deleted") == 2, done.stderr
+    done = town.weft("apply", "-f", "-", stdin=bad, check=False)
+    assert done.returncode == 1 and "1 of 1 objects were not taken" in done.stderr
+
+
+def test_every_query_of_the_page_is_answered(town):
+    """docs/sql.md as printed, each as one argument: comments in front and several lines included."""
+    with open(os.path.join(ROOT, "docs", "sql.md")) as f:
+        blocks = re.findall(r"(?m)(?:^    .*\n)+", f.read())
+    queries = ["\n".join(line[4:] for line in b.splitlines()) for b in blocks]
+    queries = [q for q in queries if re.match(r"--|SELECT", q)]
+    assert len(queries) >= 10
+    for query in queries:
+        done = town.weft("sql", query.replace(":t", "strftime('%s','now') * 1000"), check=False)
+        assert done.returncode == 0, query + "\n" + done.stderr
 
 
 def test_wait_names_the_laggard(town):

@@ -23,6 +23,7 @@ int command_apply(const struct command *self, int argc, char **argv)
     };
     struct trouble why = {{0}};
     json_t *objects;
+    size_t bad = 0;
     int code;
     err_t e = OK;
 
@@ -37,11 +38,11 @@ int command_apply(const struct command *self, int argc, char **argv)
         return command_usage(self, "--timeout: at most 1h");
     objects = json_array();
     for (size_t i = 0; i < files.n && e == OK; i++)
-        e = changes_read(files.at[i], &conf, objects, &why);
-    if (e == OK && json_array_size(objects) == 0)
+        e = changes_read(files.at[i], &conf, objects, &bad, &why);
+    if (e == OK && json_array_size(objects) + bad == 0)
         e = trouble_set(&why, ERR_OF(MALFORMED), "there is no object in it");
     if (e == OK)
-        e = changes_send(command_run_dir(run), &conf, objects, &why);
+        e = changes_send(command_run_dir(run), &conf, objects, bad, &why);
     json_decref(objects);
     return trouble_exit(&why, e);
 }

@@ -38,6 +38,7 @@ int command_delete(const struct command *self, int argc, char **argv)
     };
     struct trouble why = {{0}};
     json_t *objects;
+    size_t bad = 0;
     int code;
     err_t e;
 
@@ -49,10 +50,10 @@ int command_delete(const struct command *self, int argc, char **argv)
     if (conf.wait_ms > 3600000)
         return command_usage(self, "--timeout: at most 1h");
     objects = json_array();
-    e = file != NULL ? changes_read(file, &conf, objects, &why)
+    e = file != NULL ? changes_read(file, &conf, objects, &bad, &why)
                      : delete_named(&conf, argv[1], argv[2], objects, &why);
     if (e == OK)
-        e = changes_send(command_run_dir(run), &conf, objects, &why);
+        e = changes_send(command_run_dir(run), &conf, objects, bad, &why);
     json_decref(objects);
     return trouble_exit(&why, e);
 }

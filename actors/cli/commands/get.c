@@ -6,6 +6,7 @@
  */
 #include "cli/command.h"
 #include "cli/sheet.h"
+#include "model/resource.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -93,6 +94,7 @@ static err_t get_query(const struct get_args *a, const char *word, enum sheet_fo
                        struct sheet *s, const struct mesh *m, struct trouble *why)
 {
     char where[800], kind[80], quoted[160], sql[1600];
+    enum resource_kind known;
     bool truncated;
 
     for (size_t i = 0; i < sizeof get_views / sizeof get_views[0]; i++) {
@@ -111,12 +113,17 @@ static err_t get_query(const struct get_args *a, const char *word, enum sheet_fo
     }
     if (!get_where(a, "name", where, sizeof where))
         return trouble_set(why, ERR_OF(USAGE), "a name is too long");
-    if (!sheet_quote(word, quoted, sizeof quoted))
-        return trouble_set(why, ERR_OF(USAGE), "%s: no kind", word);
+    if ((strcmp(word, "all") != 0 && !resource_kind_find(slice_str(word), &known)) ||
+        !sheet_quote(word, quoted, sizeof quoted))
+        return trouble_set(
+            why, ERR_OF(USAGE),
+            "%s is no kind of resource, nor services, endpoints, sessions or all", a->kind);
+    if (strcmp(word, "all") != 0) /* a short name may stand for the kind */
+        (void)sheet_quote(resource_kind_name(known), quoted, sizeof quoted);
     (void)snprintf(
         sql, sizeof sql,
         "select kind,namespace,name,revision,since,author,reason%s from mesh_objects "
-        "where (lower(kind)=%s or %s='all')%s order by 1,2,3",
+        "where (lower(kind)=lower(%s) or %s='all')%s order by 1,2,3",
         format == SHEET_TABLE ? "" : ",json", quoted, quoted, where);
     return sheet_query(s, m->state, sql, 0, &truncated, why);
 }
@@ -145,6 +152,7 @@ int command_get(const struct command *self, int argc, char **argv)
         return code;
     if (sheet_format_parse(a.output, &format, &why) != OK)
         return command_usage(self, "%s", why.text);
+    a.kind = argv[1];
     a.name = argc == 3 ? argv[2] : NULL;
     get_word(argv[1], word);
     sheet_init(&s);

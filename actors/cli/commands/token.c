@@ -8,7 +8,7 @@
 int command_token(const struct command *self, int argc, char **argv)
 {
     const char *run = NULL, *as = NULL, *slash, *account;
-    uint64_t ttl_ms = 0;
+    uint64_t ttl_ms = 600000;
     bool anchors = false;
     const struct opt table[] = {
         {OPT_TEXT, 0, "as", "NS/ACCOUNT", "whom it is for (ACCOUNT alone: namespace default)",
@@ -40,8 +40,8 @@ int command_token(const struct command *self, int argc, char **argv)
     if (slash != NULL)
         ask.namespace = slice(as, (size_t)(slash - as));
     ask.service_account = slice_str(account);
-    if (ttl_ms > UINT32_MAX)
-        return command_usage(self, "--ttl is too long");
+    if (ttl_ms == 0 || ttl_ms > UINT32_MAX)
+        return command_usage(self, ttl_ms == 0 ? "--ttl is no time" : "--ttl is too long");
     ask.ttl_ms = (uint32_t)ttl_ms;
     e = client_begin(command_run_dir(run), &m, &c, &why);
     if (e == OK)

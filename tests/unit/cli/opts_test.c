@@ -58,6 +58,7 @@ static void parse_accepts(void **state)
     run((const char *const[]){"c", "--", NULL}, OK, "unset", 1, 2);
     run((const char *const[]){"c", "a", "--", "-q", NULL}, OK, "unset", 3, -9);
     run((const char *const[]){"c", "-", NULL}, OK, "unset", 2, -1);
+    run((const char *const[]){"c", "-- note\nselect 1", "-f", NULL}, OK, "unset", 2, -1);
     run((const char *const[]){"c", "--ms", "30s", "-n", "4294967295", "-m", "1", "-m", "2",
                               NULL},
         OK, "unset", 1, -1);
