@@ -281,7 +281,7 @@ static err_t rollup_add(struct telemetry *t, unsigned width, int64_t at_s, slice
     db_bind(s, "ittttit", start_s, dst_ns, dst, src_ns, src, (int64_t)e->direction,
             hist_print(hist, TELEMETRY_BUCKETS, text));
     slice_t fine_printed = hist_print(fine, TELEMETRY_FINES, fine_text);
-    (void)sqlite3_bind_text(s, 26, (const char *)fine_printed.p, (int)fine_printed.n,
+    (void)sqlite3_bind_text(s, 27, (const char *)fine_printed.p, (int)fine_printed.n,
                             SQLITE_TRANSIENT);
     bool has_latency = text[1] != ']', has_fine = fine_printed.n > 2;
     static const double quantiles[] = {0.5, 0.95, 0.99};
@@ -298,7 +298,8 @@ static err_t rollup_add(struct telemetry *t, unsigned width, int64_t at_s, slice
     const uint64_t numbers[] = {
         e->requests,    e->successes, e->failures,  e->retries,     e->mtls_requests,
         e->mesh_errors, e->status[0], e->status[1], e->status[2],   e->status[3],
-        e->status[4],   e->bytes_in,  e->bytes_out, e->connections, e->latency_sum_ms};
+        e->status[4],   e->bytes_in,  e->bytes_out, e->connections, e->latency_sum_ms,
+        e->mtls_connections};
     for (int i = 0; i < (int)(sizeof numbers / sizeof numbers[0]); i++)
         (void)sqlite3_bind_int64(s, 11 + i, clamp(numbers[i]));
     bool was_new = !more;

@@ -64,6 +64,7 @@ struct telemetry_edge {
     uint64_t latency_sum_ms;
     uint64_t bytes_in, bytes_out; /* as src sees it: in = received from dst */
     uint64_t connections;         /* opened */
+    uint64_t mtls_connections;    /* of connections: those over mutual TLS */
 };
 
 /* What a series last said. values: counter one, histogram its buckets, sum, fine buckets. */

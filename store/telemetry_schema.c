@@ -15,6 +15,7 @@
     " status_1xx INTEGER NOT NULL, status_2xx INTEGER NOT NULL, status_3xx INTEGER NOT NULL,"      \
     " status_4xx INTEGER NOT NULL, status_5xx INTEGER NOT NULL,"                                   \
     " bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, connections INTEGER NOT NULL,"        \
+    " mtls_connections INTEGER NOT NULL,"                                                          \
     " latency_sum_ms INTEGER NOT NULL,"                                                            \
     " latency TEXT NOT NULL,"       /* JSON array: responses per bucket of latency_buckets */      \
     " latency_fine TEXT NOT NULL,"  /* the same, buckets of telemetry_fine_bound_us (docs/feed.md) */ \
@@ -30,7 +31,9 @@
     "requests,successes,failures,retries,mtls_requests,mesh_errors,"                               \
     "CASE WHEN successes+failures>0 THEN 1.0*successes/(successes+failures) END AS success_rate,"  \
     "status_1xx,status_2xx,status_3xx,status_4xx,status_5xx,p50_ms,p95_ms,p99_ms,"                 \
-    "bytes_in,bytes_out,connections,latency,latency_fine"
+    "bytes_in,bytes_out,connections,latency,latency_fine,mtls_connections,"                        \
+    "CASE WHEN requests>0 THEN 1.0*mtls_requests/requests"                                         \
+    " WHEN connections>0 THEN 1.0*mtls_connections/connections END AS mtls_share"
 
 #define START                                                                                      \
     "start_s*1000 AS start_ms,strftime('%Y-%m-%dT%H:%M:%SZ',start_s,'unixepoch') AS start,"        \
@@ -83,9 +86,10 @@ const char *const *const telemetry_migrations[] = {first_form, NULL};
     "INSERT INTO rollup_" #name                                                                    \
     "(start_s,dst_ns,dst_service,src_ns,src_workload,direction,latency,p50_ms,p95_ms,p99_ms,"      \
     "requests,successes,failures,retries,mtls_requests,mesh_errors,status_1xx,status_2xx,"         \
-    "status_3xx,status_4xx,status_5xx,bytes_in,bytes_out,connections,latency_sum_ms,latency_fine)" \
+    "status_3xx,status_4xx,status_5xx,bytes_in,bytes_out,connections,latency_sum_ms,"             \
+    "mtls_connections,latency_fine)"                                                               \
     " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,"  \
-    "?24,?25,?26) ON CONFLICT DO UPDATE SET latency=excluded.latency,"                             \
+    "?24,?25,?26,?27) ON CONFLICT DO UPDATE SET latency=excluded.latency,"                             \
     "latency_fine=excluded.latency_fine,p50_ms=excluded.p50_ms,"                                   \
     "p95_ms=excluded.p95_ms,p99_ms=excluded.p99_ms,requests=requests+excluded.requests,"           \
     "successes=successes+excluded.successes,failures=failures+excluded.failures,"                  \
@@ -95,6 +99,7 @@ const char *const *const telemetry_migrations[] = {first_form, NULL};
     "status_4xx=status_4xx+excluded.status_4xx,status_5xx=status_5xx+excluded.status_5xx,"         \
     "bytes_in=bytes_in+excluded.bytes_in,bytes_out=bytes_out+excluded.bytes_out,"                  \
     "connections=connections+excluded.connections,"                                                \
+    "mtls_connections=mtls_connections+excluded.mtls_connections,"                                 \
     "latency_sum_ms=latency_sum_ms+excluded.latency_sum_ms",                                       \
     "DELETE FROM rollup_" #name                                                                    \
     " WHERE (start_s,dst_ns,dst_service,src_ns,src_workload,direction) IN (SELECT start_s,dst_ns," \

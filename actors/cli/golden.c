@@ -15,7 +15,8 @@
 struct golden {
     char ns[64], name[254];
     struct golden_side {
-        uint64_t requests, successes, failures, retries, mtls, errors, connections;
+        uint64_t requests, successes, failures, retries, mtls, errors;
+        uint64_t connections, mtls_connections;
         uint64_t counts[TELEMETRY_FINES];
         int64_t first_ms;        /* start of the first span */
         uint64_t first_requests; /* in it */
@@ -96,7 +97,7 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
     struct golden *g = golden_find(arg, c[0].text, c[1].text);
     struct golden_side *s;
 
-    if (n != 12 || g == NULL)
+    if (n != 13 || g == NULL)
         return false;
     s = &g->side[slice_is_str(c[2].text, "inbound") ? 1 : 0];
     if (s->first_ms == 0 || c[3].integer < s->first_ms) {
@@ -112,20 +113,28 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
     s->mtls += (uint64_t)c[8].integer;
     s->errors += (uint64_t)c[9].integer;
     s->connections += (uint64_t)c[10].integer;
-    golden_add_latency(s->counts, c[11].text);
+    s->mtls_connections += (uint64_t)c[11].integer;
+    golden_add_latency(s->counts, c[12].text);
     return true;
 }
 
 static const char golden_sql[] =
     "select "
     "namespace,service,direction,start_ms,requests,successes,failures,retries,mtls_requests,"
-    "mesh_errors,connections,latency_fine from mesh_golden where width_s=10 and namespace<>'' "
+    "mesh_errors,connections,mtls_connections,latency_fine from mesh_golden where width_s=10 and namespace<>'' "
     "and "
     "start_ms>=%" PRId64 "%s%s order by namespace,service";
 
 static json_t *golden_ratio(uint64_t part, uint64_t whole)
 {
     return whole == 0 ? json_null() : json_real((double)part / (double)whole);
+}
+
+/* Of the requests; of a service without any (opaque), of the connections. */
+static json_t *golden_mtls_share(const struct golden_side *s)
+{
+    return s->requests > 0 ? golden_ratio(s->mtls, s->requests)
+                           : golden_ratio(s->mtls_connections, s->connections);
 }
 
 static json_t *golden_ms(const uint64_t counts[TELEMETRY_FINES], double q)
@@ -157,7 +166,7 @@ static json_t *golden_row(const struct golden *g, int64_t now_ms)
                      golden_ratio(s->successes, s->successes + s->failures), "rps",
                      golden_rps(s, now_ms), "p50_ms", golden_ms(s->counts, 0.50), "p95_ms",
                      golden_ms(s->counts, 0.95), "p99_ms", golden_ms(s->counts, 0.99),
-                     "mtls_share", golden_ratio(s->mtls, s->requests), "retries",
+                     "mtls_share", golden_mtls_share(s), "retries",
                      (json_int_t)s->retries, "requests", (json_int_t)s->requests, "mesh_errors",
                      (json_int_t)s->errors, "connections", (json_int_t)s->connections);
 }

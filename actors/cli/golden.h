@@ -6,7 +6,8 @@
  * better one. A service that only unmeshed clients call has inbound rows alone; those are taken
  * then. Addresses that are no service are left out; `weft edges` has them. Quantiles come from
  * the summed fine histogram (four buckets per octave): linear within a bucket, so within an
- * eighth of the value.
+ * eighth of the value. mtls_share is of the requests; of a service without requests, of the
+ * connections.
  */
 #ifndef CLI_GOLDEN_H
 #define CLI_GOLDEN_H

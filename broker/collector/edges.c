@@ -276,6 +276,14 @@ static void add_latency(struct edge *one, const uint64_t *delta)
     one->sums.latency_sum_ms = (one->latency_sum_us + 500) / 1000;
 }
 
+/* Mutual TLS: both sides proved who they are. Without the other side's name a connection is
+ * encrypted at most. */
+static bool is_mutual(const struct feed_series *s, bool is_outbound)
+{
+    return slice_is_str(parse_label(s, "tls"), "true") &&
+           parse_label(s, is_outbound ? "server_id" : "client_id").n > 0;
+}
+
 void edges_add(struct edges *e, const struct feed_metrics *m, const struct feed_series *s,
                const uint64_t *delta)
 {
@@ -304,6 +312,7 @@ void edges_add(struct edges *e, const struct feed_metrics *m, const struct feed_
         break;
     case MEASURE_CONNECTIONS:
         one->sums.connections += *delta;
+        one->sums.mtls_connections += is_mutual(s, is_outbound) ? *delta : 0;
         break;
     case MEASURE_READ: /* bytes_in and _out are as the source sees them */
         *(is_outbound ? &one->sums.bytes_in : &one->sums.bytes_out) += *delta;

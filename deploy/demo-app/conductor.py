@@ -231,8 +231,11 @@ def judge(result):
         wrong.append("nothing was retried, though books fails now and then")
     if by_name.get("web") and (by_name["web"]["success_rate"] or 0) < 0.995:
         wrong.append("web succeeded for only %s of its visitors" % by_name["web"]["success_rate"])
-    if by_name.get("ledger") and not by_name["ledger"]["connections"]:
+    ledger = by_name.get("ledger")
+    if ledger and not ledger["connections"]:
         wrong.append("nobody was connected to the ledger")
+    elif ledger and ledger["mtls_share"] != 1.0:
+        wrong.append("ledger: share of mTLS (of its connections) is %s" % ledger["mtls_share"])
     if len(result["pods"]) < 6:
         wrong.append("only %d of 6 pods were seen" % len(result["pods"]))
     return wrong

@@ -55,6 +55,7 @@ def test_json_run(place):
         assert {"name", "success_rate", "rps", "p50_ms", "p95_ms", "p99_ms", "mtls_share", "retries"} <= set(s)
     assert services["books"]["success_rate"] < 1.0 and services["books"]["retries"] > 0
     assert services["web"]["success_rate"] > 0.995 and services["web"]["mtls_share"] == 1.0
+    assert services["ledger"]["requests"] == 0 and services["ledger"]["mtls_share"] == 1.0  # of its connections
     assert {(e["source"], e["service"]) for e in table["edges"]} >= {("load", "web"), ("web", "books"),
                                                                     ("web", "prices")}
     assert len(table["pods"]) == 6 and all(p["processes"] == 6 and p["pss_kib"] > 1000 for p in table["pods"])

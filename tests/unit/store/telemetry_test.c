@@ -97,6 +97,37 @@ static void rollups_add_up(void **state)
     telemetry_close(&t);
 }
 
+static void the_share_of_mtls_is_of_requests_else_of_connections(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t requests, mtls_requests, connections, mtls_connections;
+        const char *want;
+    } cases[] = {{0, 0, 0, 0, "IS NULL"}, {0, 0, 4, 4, "=1"},  {0, 0, 4, 1, "=0.25"},
+                 {4, 4, 1, 0, "=1"},      {4, 2, 1, 1, "=0.5"}, {4, 0, 1, 1, "=0"}};
+    struct telemetry *t = open_it();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char sql[200], name[16];
+        (void)snprintf(name, sizeof name, "s%zu", i);
+        struct telemetry_edge a = edge("web", name, 0, 0);
+        a.requests = cases[i].requests;
+        a.mtls_requests = cases[i].mtls_requests;
+        a.connections = cases[i].connections;
+        a.mtls_connections = cases[i].mtls_connections;
+        add(t, 1000000, &a);
+        add(t, 1000000, &a); /* added up: the share stays */
+        (void)snprintf(sql, sizeof sql,
+                       "SELECT (SELECT count(*) FROM mesh_edges WHERE service='%s' AND "
+                       "mtls_share %s AND mtls_connections=%d)+(SELECT count(*) FROM "
+                       "mesh_golden WHERE service='%s' AND mtls_share %s)",
+                       name, cases[i].want, 2 * (int)cases[i].mtls_connections, name,
+                       cases[i].want);
+        if ((int)ask(sql) != 6)
+            fail_msg("%s", sql);
+    }
+    telemetry_close(&t);
+}
+
 static void an_uncommitted_batch_is_not_there(void **state)
 {
     (void)state;
@@ -275,6 +306,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rollups_add_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_share_of_mtls_is_of_requests_else_of_connections, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(an_uncommitted_batch_is_not_there, setup, teardown),
         cmocka_unit_test_setup_teardown(every_last_value_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(old_rows_go_in_bounded_steps, setup, teardown),
