@@ -150,9 +150,11 @@ static err_t ports_json(const struct service *service, char **out)
     json_t *list = json_array();
     for (size_t i = 0; list != NULL && i < service->n_ports; i++) {
         const struct service_port *p = &service->ports[i];
+        /* A port without a name has no bytes to point at. */
         (void)json_array_append_new(
-            list, json_pack("{s:s%, s:i, s:s}", "name", (const char *)p->name.p, p->name.n,
-                            "port", (int)p->port, "protocol", protocol_name(p->protocol)));
+            list, json_pack("{s:s%, s:i, s:s}", "name",
+                            p->name.n > 0 ? (const char *)p->name.p : "", p->name.n, "port",
+                            (int)p->port, "protocol", protocol_name(p->protocol)));
     }
     *out = list != NULL ? json_dumps(list, JSON_COMPACT) : NULL;
     json_decref(list);
