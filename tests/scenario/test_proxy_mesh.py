@@ -9,6 +9,8 @@ import pytest
 
 from meshes import SLOW, wait_for
 
+pytestmark = pytest.mark.asan
+
 SERVER = textwrap.dedent(r'''
     import socket, sys, threading, time
 

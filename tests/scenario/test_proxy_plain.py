@@ -10,6 +10,8 @@ import pytest
 
 from proxies import Proxy, Server, listener, read_all, read_request, read_until
 
+pytestmark = pytest.mark.asan
+
 
 def http_server(c, number):
     """Answers every request with its own head and content."""

@@ -527,6 +527,68 @@ static void test_client_gone_while_asking(void **state)
     rig_until(&rig, rig.cancels == 1);
 }
 
+/* ---- failure at every byte ---- */
+
+static const char whole[] =
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+static size_t cut_at;
+
+static bool cut_answer(struct rig_server *s, const char *head, const char *body,
+                       struct evbuffer *out)
+{
+    (void)s, (void)head, (void)body;
+    evbuffer_add(out, whole, cut_at);
+    return false;
+}
+
+/* The server's answer ends anywhere: the client gets all of it, an answer of the mesh, or a
+ * cut, never a short answer that looks complete. */
+static void test_answer_cut_anywhere(void **state)
+{
+    (void)state;
+    rig.servers[0].answer = rig.servers[1].answer = cut_answer;
+    rig.verdict = rig_stop;
+    for (cut_at = 0; cut_at < sizeof(whole); cut_at++) {
+        int status;
+
+        rig_connect(&rig, &client);
+        rig_say(&client, GET);
+        rig_until(&rig,
+                  rig_has(&client, "0\r\n\r\n") || strstr(client.got, "weft-code") != NULL);
+        status = atoi(client.got + 9);
+        if (strstr(client.got, "0\r\n\r\n") != NULL && status == 200)
+            assert_true(cut_at >= sizeof(whole) - 1);
+        else
+            assert_true(status == 502 || client.is_closed);
+        close(client.fd);
+        rig_until(&rig, rig.worker->n_exchanges == 0);
+    }
+}
+
+/* The client goes away anywhere in its request. */
+static void test_request_cut_anywhere(void **state)
+{
+    const struct linger reset = {1, 0};
+    const char request[] = "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: "
+                           "chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+
+    (void)state;
+    for (size_t k = 1; k < sizeof(request); k++) {
+        rig_connect(&rig, &client);
+        assert_int_equal(send(client.fd, request, k, MSG_NOSIGNAL), (ssize_t)k);
+        for (int i = 0; i < 3; i++)
+            (void)event_base_loop(rig.base, EVLOOP_NONBLOCK);
+        if (k % 2 == 0)
+            (void)setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        close(client.fd);
+        rig_until(&rig, rig.worker->n_exchanges == 0 &&
+                            rig.worker->n_fronts[DIRECTION_OUTBOUND] == 0);
+        assert_int_equal(rig.worker->replay_used, 0);
+    }
+    rig.servers[0].answer = rig.servers[1].answer = rig_ok;
+    assert_int_equal(rig_ask(&rig, &client, GET), 200);
+}
+
 static void test_settle(void **state)
 {
     (void)state;
@@ -617,6 +679,8 @@ int main(void)
         T(test_idle_limit),
         T(test_client_gone),
         T(test_client_gone_while_asking),
+        T(test_answer_cut_anywhere),
+        T(test_request_cut_anywhere),
         T(test_settle),
         T(test_link_away),
         T(test_unknown_name),
