@@ -124,7 +124,11 @@ def pods(shared_mesh):
     client = shared_mesh.client()
     client.talk = shared_mesh.python(TALK)
     wait_for(lambda: serves(client), "web serves")
-    return shared_mesh, client, web
+    yield shared_mesh, client, web
+    for app in (web, client):
+        log = app.log()
+        for bad in ("AddressSanitizer", "LeakSanitizer", "runtime error", " bug "):
+            assert bad not in log, log[-3000:]
 
 
 def talk(client, port, text, *options):
@@ -240,6 +244,18 @@ def test_is_counted(pods):
         rows = [r for r in mesh.json("stat") if r["name"] == "web"]
         return rows and rows[0]["mtls_share"] and rows[0]["rps"] > 0
     wait_for(seen, "weft stat knows web")
+
+
+def test_two_workers(mesh):
+    """Several proxies of one pod share its listeners; all of them serve and are counted."""
+    program = mesh.python(SERVER)
+    web = mesh.run("web", ["python3", program], ports=["8080"], env={"WEFT_WORKERS": "2"})
+    client = mesh.client()
+    wait_for(lambda: serves(client), "web serves")
+    rows = web.status()
+    assert rows["weft-proxy.0"]["state"] == "ready" and rows["weft-proxy.1"]["state"] == "ready"
+    got = client.exec("wrk", "-t1", "-c16", "-d1", "http://web:8080/", timeout=30)
+    assert "Non-2xx" not in got.stdout and "Socket errors" not in got.stdout, got.stdout
 
 
 # ---- failure ----
