@@ -64,8 +64,11 @@ struct view {
 /* See session.c for what is true in each. */
 enum link_state { LINK_DOWN, LINK_HELLO, LINK_SYNC, LINK_LIVE };
 
+/* A certificate request of weft-tls that waits for its answer. */
 struct errand_sign {
     uint64_t id, asked_id, ends_ms; /* id 0: free */
+    uint8_t *held; /* owned: the encoded `sign`, until there is a session; NULL it has left */
+    size_t n_held;
     size_t n_route;
     uint8_t route[LINK_MAX_ROUTE];
 };
@@ -93,6 +96,7 @@ struct link {
 
     /* credentials */
     char public_key[MAILBOX_KEY_TEXT], secret_key[MAILBOX_KEY_TEXT];
+    bool has_had_session; /* since this process began */
     bool has_joined;  /* the broker has our own key */
     bool is_by_token; /* the open connection uses the token's key */
 

@@ -24,6 +24,8 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define ALIVE_MS        2000u
 #define TICK_MS         200u
@@ -34,6 +36,7 @@
 #define FETCH_AGAIN_MS  1000u
 #define SILENCE_DIGESTS 5u /* digests missing in a row: the feed is opened anew */
 #define SIGN_MS         20000u
+#define SIGN_HOLD_MS    6000u /* below weft-tls's own patience */
 #define BYE_MS          150u /* for serving{false} and bye to leave the process */
 #define SKEW_MS         30000
 #define WATCH_LIST      256u /* as wire: watch.topics */
@@ -90,6 +93,7 @@ static void close_both(struct link *l)
         mailbox_close(&l->updates);
 }
 
+static void send_held(struct link *l);
 static void on_broker(void *arg, const struct mailbox_msg *m);
 static void on_update(void *arg, const struct mailbox_msg *m);
 static void on_broker_link(void *arg, bool is_up);
@@ -357,9 +361,11 @@ static void on_welcome(void *arg, const struct wire_call *call)
     struct view *v, *next;
     HASH_ITER(hh, l->views, v, next)
     v->is_fresh = false;
+    l->has_had_session = true;
     enter(l, LINK_SYNC);
     say_serving(l);
     send_watches(l);
+    send_held(l);
 }
 
 static void on_refused(void *arg, const struct wire_call *call)
@@ -522,17 +528,62 @@ static struct errand_sign *sign_slot(struct link *l, uint64_t id)
     return NULL;
 }
 
+static void sign_free(struct errand_sign *s)
+{
+    free(s->held);
+    s->held = NULL;
+    s->id = 0;
+}
+
+/* A new pod asks for its certificate before its first session is there, which takes a moment:
+ * that is no failure, and the request is kept so long. Later on an absent broker is one, and is
+ * told at once. */
+static err_t sign_hold(const struct link *l, struct errand_sign *s, const struct wire_sign *m)
+{
+    struct buf b;
+    err_t e;
+
+    if (l->has_had_session || l->is_draining)
+        return ERR_OF(PEER_GONE);
+    buf_init(&b, WIRE_MESSAGE_MAX);
+    e = WIRE_ENCODE(sign, m, &b);
+    if (e == OK) {
+        s->n_held = buf_len(&b);
+        s->held = malloc(s->n_held);
+        if (s->held == NULL)
+            e = ERR_OF(NOMEM);
+        else
+            memcpy(s->held, buf_slice(&b).p, s->n_held);
+    }
+    buf_done(&b);
+    return e;
+}
+
+static void send_held(struct link *l)
+{
+    for (size_t i = 0; i < LINK_SIGNS_MAX; i++) {
+        struct errand_sign *s = &l->signs[i];
+        if (s->id == 0 || s->held == NULL ||
+            mailbox_send(l->broker, nobody, slice(s->held, s->n_held)) != OK)
+            continue; /* it expires */
+        free(s->held);
+        s->held = NULL;
+        s->ends_ms = clock_now_ms() + SIGN_MS;
+    }
+}
+
 void session_certify(struct link *l, slice_t route, const struct wire_certify *ask)
 {
     struct errand_sign *s = sign_slot(l, 0);
+    bool is_held = l->state < LINK_SYNC;
     const struct wire_sign out = {.id = ++l->next_id,
                                   .csr = ask->csr,
                                   .token_id = ask->token_id,
                                   .token_mac = ask->token_mac,
                                   .old_cert = ask->old_cert,
                                   .signature = ask->signature};
-    if (s == NULL || route.n > LINK_MAX_ROUTE || l->state < LINK_SYNC ||
-        LINK_SEND(l->broker, nobody, sign, &out) != OK) {
+    if (s == NULL || route.n > LINK_MAX_ROUTE ||
+        (is_held ? sign_hold(l, s, &out) : LINK_SEND(l->broker, nobody, sign, &out)) != OK) {
         answer_certify(l, route, ask->id, SLICE_LIT("UNAVAILABLE"),
                        s == NULL ? SLICE_LIT("too many certificate requests are waiting")
                                  : SLICE_LIT("the broker is away"),
@@ -541,7 +592,7 @@ void session_certify(struct link *l, slice_t route, const struct wire_certify *a
     }
     s->id = out.id;
     s->asked_id = ask->id;
-    s->ends_ms = clock_now_ms() + SIGN_MS;
+    s->ends_ms = clock_now_ms() + (is_held ? SIGN_HOLD_MS : SIGN_MS);
     s->n_route = route.n;
     memcpy(s->route, route.p, route.n);
 }
@@ -554,7 +605,7 @@ static void on_signed(void *arg, const struct wire_call *call)
     if (s == NULL)
         return;
     answer_certify(l, slice(s->route, s->n_route), s->asked_id, m->code, m->why, m->chain);
-    s->id = 0;
+    sign_free(s);
     if (m->code.n == 0)
         creds_forget_token(l);
 }
@@ -566,8 +617,10 @@ static void expire_signs(struct link *l)
         if (s->id == 0 || clock_now_ms() < s->ends_ms)
             continue;
         answer_certify(l, slice(s->route, s->n_route), s->asked_id, SLICE_LIT("UNAVAILABLE"),
-                       SLICE_LIT("no answer in time"), nobody);
-        s->id = 0;
+                       s->held != NULL ? SLICE_LIT("the broker is away")
+                                       : SLICE_LIT("no answer in time"),
+                       nobody);
+        sign_free(s);
     }
 }
 
@@ -752,5 +805,7 @@ void session_stop(struct link *l)
     timer_stop(&l->tick);
     timer_stop(&l->alive);
     timer_stop(&l->drained);
+    for (size_t i = 0; i < LINK_SIGNS_MAX; i++)
+        sign_free(&l->signs[i]);
     close_both(l);
 }

@@ -445,6 +445,7 @@ void certifier_link(struct certifier *c, bool is_up)
 void certifier_answer(struct certifier *c, const struct wire_certificate *a)
 {
     char code[33], why[257], message[320], end[32];
+    bool is_first = c->held == NULL;
     err_t err;
 
     if (c->asked_id == 0 || a->id != c->asked_id)
@@ -468,7 +469,8 @@ void certifier_answer(struct certifier *c, const struct wire_certificate *a)
     c->asked_id = 0;
     print_time(c->held->not_after_ms, end);
     (void)snprintf(message, sizeof(message), "%s until %s", c->identity, end);
-    c->conf.tell(c->conf.arg, "CERTIFICATE_RENEWED", message);
+    c->conf.tell(c->conf.arg, is_first ? "CERTIFICATE_OBTAINED" : "CERTIFICATE_RENEWED",
+                 message);
     certifier_say_state(c);
     schedule(c);
 }

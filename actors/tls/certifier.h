@@ -30,7 +30,8 @@ struct certifier_conf {
     err_t (*ask)(void *arg, const struct wire_certify *question);
     /* Something new is in force for new handshakes. Takes the context. */
     void (*in_force)(void *arg, struct tls_context **context, int64_t not_after_ms);
-    /* Kind is CERTIFICATE_RENEWED, CERTIFICATE_RENEWAL_FAILED, TRUST_CHANGED. */
+    /* Kind is CERTIFICATE_OBTAINED (the first), CERTIFICATE_RENEWED,
+     * CERTIFICATE_RENEWAL_FAILED, TRUST_CHANGED. */
     void (*tell)(void *arg, const char *kind, const char *message);
     /* State "certificate" changed. value: not_after in ms, 0 none. */
     void (*state)(void *arg, bool is_good, const char *text, int64_t value);

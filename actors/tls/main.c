@@ -4,7 +4,8 @@
  * ANSWERS   tls.sock: handshake_open, handshake_bytes, handshake_close -> handshake_bytes,
  * handshake_done | handshake_failed. At most handshakes_max at once (BUSY), handshake_timeout
  * each. link.sock: asks certify -> certificate; listens to trust -> applied. telemetry.sock:
- * state "certificate"; events CERTIFICATE_RENEWED, CERTIFICATE_RENEWAL_FAILED, TRUST_CHANGED.
+ * state "certificate"; events CERTIFICATE_OBTAINED, CERTIFICATE_RENEWED,
+ * CERTIFICATE_RENEWAL_FAILED, TRUST_CHANGED.
  * HOLDS     the P-256 key, its certificate chain, the trust anchors: in the vault (memory from
  * the supervisor that outlives this process and is never on disk) and in OpenSSL's secure heap.
  * Until the first certificate the join token's secret. For the time of a handshake its traffic

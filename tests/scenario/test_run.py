@@ -150,6 +150,18 @@ def test_sql_is_read_only_and_says_what_is_wrong(town):
         assert done.returncode == 1 and done.stderr.startswith("weft: "), (bad, done)
 
 
+def test_a_first_certificate_comes_without_a_complaint(town):
+    """A pod that has only just begun has failed at nothing."""
+    pods = sorted("default/" + a.pod for a in (town.web, town.bank, town.me))
+
+    def told():
+        return sorted(r["pod"] for r in town.sql(
+            "select pod from mesh_pod_events where kind='CERTIFICATE_OBTAINED'") if r["pod"] in pods)
+    wait_for(lambda: told() == pods, "one event per pod", 15)
+    assert not town.sql("select * from mesh_pod_events where kind='CERTIFICATE_RENEWAL_FAILED'")
+    assert not [a.pod for a in (town.web, town.bank, town.me) if "certificate not issued" in a.log()]
+
+
 def test_check_is_well_and_weighs_the_pods(town):
     done = town.weft("check")
     assert done.stdout.rstrip().endswith("All is well.")

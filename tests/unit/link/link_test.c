@@ -378,6 +378,39 @@ static void tokens_are_read_strictly(void **state)
     assert_string_equal(text, "HelloWorldHelloWorldHelloWorldHelloWorld");
 }
 
+/* ---- certificates ---- */
+
+static unsigned held(const struct rig *r)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < LINK_SIGNS_MAX; i++)
+        n += r->l.signs[i].id != 0 && r->l.signs[i].held != NULL;
+    return n;
+}
+
+static void a_request_before_the_first_session_is_kept(void **state)
+{
+    struct rig *r = *state;
+    struct wire_certify ask = {.id = 1, .csr = SLICE_LIT("csr"), .token_id = SLICE_LIT("t")};
+    r->set.broker = "";
+    for (unsigned i = 0; i < LINK_SIGNS_MAX + 3; i++) { /* bounded in number */
+        ask.id = i + 1;
+        session_certify(&r->l, SLICE_LIT("tls"), &ask);
+        assert_int_equal(held(r), i < LINK_SIGNS_MAX ? i + 1 : LINK_SIGNS_MAX);
+    }
+    clock_test_advance(5900);
+    session_tick(&r->l);
+    assert_int_equal(held(r), LINK_SIGNS_MAX);
+    clock_test_advance(200); /* and in time, before weft-tls gives it up itself */
+    session_tick(&r->l);
+    assert_int_equal(held(r), 0);
+    assert_int_equal(r->l.signs[0].id, 0);
+    r->l.has_had_session = true; /* from then on an absent broker is told at once */
+    session_certify(&r->l, SLICE_LIT("tls"), &ask);
+    assert_int_equal(held(r), 0);
+    assert_int_equal(r->l.signs[0].id, 0);
+}
+
 /* ---- who the pod is ---- */
 
 static void served_ports_are_read_strictly(void **state)
@@ -458,6 +491,7 @@ int main(void)
         TEST(a_snapshot_that_lies_is_refused),
         TEST(keys_take_turns_while_there_is_a_token),
         TEST(tokens_are_read_strictly),
+        TEST(a_request_before_the_first_session_is_kept),
         TEST(served_ports_are_read_strictly),
         TEST(a_target_has_one_topic_however_it_is_spelt),
     };
