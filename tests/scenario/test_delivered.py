@@ -12,6 +12,8 @@ import pytest
 from meshes import SLOW, wait_for
 from traffic import kill, metrics, settled, total
 
+pytestmark = pytest.mark.asan
+
 # Reads a request whole, writes it down, and does with the first N of an id what the path says: /ROUTE/ACTION-N. Ports are
 # arguments; with "later" it listens only after SIGUSR1.
 APP = r'''
@@ -434,3 +436,5 @@ def test_content_of_what_was_not_delivered(shop, body):
 def test_nothing_else_was_refused(shop):
     """Runs last: what the tests above have not accounted for would show here."""
     assert settled(shop.refused) == shop.told
+    for log in [app.log() for app in (shop.client, shop.shop)] + [shop.mesh.log_tail(1000000)]:
+        assert "runtime error" not in log and "Sanitizer" not in log and "missed an edge" not in log, log[-3000:]
