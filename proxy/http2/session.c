@@ -131,7 +131,7 @@ static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, in
 {
     struct h2_session *x = h2_session_from(arg);
 
-    (void)ng, (void)error;
+    (void)error;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     LIST_EACH (node, &x->streams) {
@@ -139,6 +139,8 @@ static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *frame, in
 
         if (st->id != frame->hd.stream_id)
             continue;
+        /* The library has opened the stream and closes it behind this: by then it is not ours. */
+        (void)nghttp2_session_set_stream_user_data(ng, st->id, NULL);
         st->is_open = false;
         if (st->is_held)
             h2_stream_doom(st, STREAM_REFUSED);

@@ -317,6 +317,32 @@ static void resets_say_why(void **state)
     }
 }
 
+/* A request that is given up before it was written: the library opens its stream while it looks at the frame, drops the
+ * frame, and closes the stream again. By then the stream may be somebody else's. */
+static void a_request_given_up_before_it_left(void **state)
+{
+    struct duo d;
+
+    (void)state;
+    duo_start(&d);
+    for (int i = 0; i < 50; i++) {
+        struct stream *s = ask(&d, "POST", "/", i % 2 == 0);
+
+        d.b.is_live = false;
+        s->ops->reset(s, STREAM_CANCELLED);
+        if (i % 3 == 0)
+            run(&d);
+    }
+    run(&d);
+    assert_int_equal(http_back_running(d.b.b), 0);
+    assert_int_equal(d.f.begun, 0);
+    d.f.on_done = rig_ok;
+    (void)ask(&d, "GET", "/", true);
+    run(&d);
+    assert_string_equal(rig_log(&d.b), "head 200 end\n");
+    duo_done(&d);
+}
+
 static void an_early_answer_ends_the_request(void **state)
 {
     struct duo d;
@@ -603,6 +629,7 @@ int main(void)
         cmocka_unit_test(many_streams_at_once),
         cmocka_unit_test(streams_take_turns),
         cmocka_unit_test(resets_say_why),
+        cmocka_unit_test(a_request_given_up_before_it_left),
         cmocka_unit_test(an_early_answer_ends_the_request),
         cmocka_unit_test(connect_is_a_tunnel),
         cmocka_unit_test(draining_lets_requests_end),
