@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define RECORD_MAX (64u << 10)
@@ -121,27 +122,62 @@ err_t mesh_store(const struct mesh *m, struct trouble *why)
     return e;
 }
 
-int mesh_lock(const char *run, struct trouble *why)
+/* `weft down` removes the directory with the lock in it, and the next `weft up` makes another:
+ * who waited for the old one then holds nothing. */
+static bool mesh_lock_is_at(int fd, const char *path)
+{
+    struct stat held, there;
+
+    return fstat(fd, &held) == 0 && lstat(path, &there) == 0 && held.st_dev == there.st_dev &&
+           held.st_ino == there.st_ino;
+}
+
+static err_t mesh_lock_open(const char *path, const char *run, int *fd, struct trouble *why)
+{
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*fd >= 0)
+        return OK;
+    if (errno == ENOENT)
+        return trouble_set(why, ERR_OF(NO_MESH), "the mesh of %s was taken down meanwhile",
+                           run);
+    return trouble_errno(why, "%s", path);
+}
+
+err_t mesh_lock(const char *run, int *fd, struct trouble *why)
 {
     char path[FILES_PATH_MAX];
-    int fd;
 
     files_path(path, "%s/lock", run);
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        (void)trouble_errno(why, "%s", path);
-        return -1;
-    }
+    TRY(mesh_lock_open(path, run, fd, why));
     for (unsigned tries = 0; tries < 600; tries++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-            return fd;
+        if (flock(*fd, LOCK_EX | LOCK_NB) == 0) {
+            if (mesh_lock_is_at(*fd, path))
+                return OK;
+            close(*fd);
+            TRY(mesh_lock_open(path, run, fd, why));
+            continue;
+        }
         if (errno != EWOULDBLOCK && errno != EINTR)
             break;
         (void)poll(NULL, 0, 50);
     }
-    (void)trouble_set(why, ERR_OF(NOT_READY), "%s is held by another weft command", path);
-    close(fd);
-    return -1;
+    close(*fd);
+    *fd = -1;
+    return trouble_set(why, ERR_OF(NOT_READY), "%s is held by another weft command", path);
+}
+
+err_t mesh_is_same(const struct mesh *m, struct trouble *why)
+{
+    struct mesh now;
+    err_t e = mesh_load(&now, m->run, why);
+
+    if (e == ERR_OF(NO_MESH))
+        return trouble_set(why, e, "the mesh of %s was taken down meanwhile", m->run);
+    if (e == OK && (strcmp(now.state, m->state) != 0 || strcmp(now.net, m->net) != 0 ||
+                    strcmp(now.plan.bridge_name, m->plan.bridge_name) != 0))
+        e = trouble_set(why, ERR_OF(NOT_READY),
+                        "another mesh was started with %s meanwhile: try again", m->run);
+    return e;
 }
 
 bool mesh_supervisor(const struct mesh *m, struct proc_id *out)

@@ -42,8 +42,14 @@ MUST_USE err_t mesh_set_dirs(struct mesh *m, const char *run, const char *state,
 MUST_USE err_t mesh_load(struct mesh *m, const char *run, struct trouble *why);
 MUST_USE err_t mesh_store(const struct mesh *m, struct trouble *why);
 
-/* Takes RUN/lock, waiting up to 30 s; the descriptor, or -1. Closing it gives the lock back. */
-int mesh_lock(const char *run, struct trouble *why);
+/* Takes RUN/lock, waiting up to 30 s; closing *fd gives it back. What was read of the mesh
+ * before may have changed while this waited. NO_MESH: RUN went away (somebody's `weft down`);
+ * NOT_READY: another command holds it for too long; OS. *fd is -1 then. */
+MUST_USE err_t mesh_lock(const char *run, int *fd, struct trouble *why);
+
+/* For who holds the lock: OK if RUN is still the mesh that `m` was loaded from. NO_MESH |
+ * NOT_READY (another one was started there meanwhile) | errors of mesh_load. */
+MUST_USE err_t mesh_is_same(const struct mesh *m, struct trouble *why);
 
 /* The control plane's supervisor, if it lives. */
 bool mesh_supervisor(const struct mesh *m, struct proc_id *out);

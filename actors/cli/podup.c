@@ -72,17 +72,42 @@ static uint64_t podup_now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+/* weft run has its signals blocked, for its loop: while the pod is being made they are seen
+ * here. */
+int podup_signal(void)
+{
+    static const int ends[] = {SIGTERM, SIGINT, SIGHUP};
+    sigset_t pending;
+
+    if (sigpending(&pending) == 0)
+        for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+            if (sigismember(&pending, ends[i]) == 1)
+                return ends[i];
+    return 0;
+}
+
+static err_t podup_interrupted(struct trouble *why)
+{
+    int number = podup_signal();
+
+    return number == 0 ? OK
+                       : trouble_set(why, ERR_OF(NOT_READY), "ended by signal %d (%s)", number,
+                                     sigabbrev_np(number));
+}
+
 /* ---- steps, in this order ---- */
 
 static err_t podup_claim(struct podup *u, struct trouble *why)
 {
-    int lock = mesh_lock(u->mesh->run, why);
+    int lock;
     err_t e;
 
-    if (lock < 0)
-        return ERR_OF(NOT_READY);
-    (void)pod_sweep(u->mesh);
-    e = pod_claim(u->mesh, u->pod, why);
+    TRY(mesh_lock(u->mesh->run, &lock, why));
+    e = mesh_is_same(u->mesh, why);
+    if (e == OK) {
+        (void)pod_sweep(u->mesh);
+        e = pod_claim(u->mesh, u->pod, why);
+    }
     close(lock);
     return e;
 }
@@ -240,6 +265,7 @@ static err_t podup_ready(struct podup *u, struct trouble *why)
     uint64_t end = podup_now_ms() + u->conf->ready_ms;
 
     while (!podup_is_ready(u->ip4)) {
+        TRY(podup_interrupted(why));
         if (!proc_is_alive(u->supervisor))
             return podup_late(u, "weft-supervisor ended", why);
         if (podup_now_ms() >= end)
@@ -324,7 +350,9 @@ err_t podup_make(const struct mesh *m, struct pod *p, const struct podup_conf *c
     (void)snprintf(u.token_file, sizeof u.token_file, "%s/token", u.state_dir);
     (void)snprintf(u.anchors_file, sizeof u.anchors_file, "%s/anchors.pem", u.state_dir);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        e = steps[i].make(&u, why);
+        e = podup_interrupted(why);
+        if (e == OK)
+            e = steps[i].make(&u, why);
         if (e == OK)
             continue;
         (void)trouble_prefix(why, e, "pod %s, %s: ", p->name, steps[i].name);

@@ -28,6 +28,10 @@ MUST_USE err_t podup_add_port(const char *as, const char *port, char *serves, si
 MUST_USE err_t podup_make(const struct mesh *m, struct pod *p, const struct podup_conf *conf,
                           struct proc_id *supervisor, struct trouble *why);
 
+/* SIGTERM, SIGINT or SIGHUP, if one waits to be taken by the caller, which has blocked them;
+ * else 0. podup_make ends with NOT_READY when it sees one. */
+int podup_signal(void);
+
 /* Starts `weft redirect check` for the pod, reporting into its run directory and to its
  * telemetry; the child's pid, or -1. Its exit code is CLI_OK or CLI_FAILED. */
 pid_t podup_check_capture(const struct mesh *m, const struct pod *p,

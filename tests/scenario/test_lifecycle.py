@@ -134,6 +134,97 @@ while True: time.sleep(0.05)
     assert app.output().split() == ["ready", "usr1", "bye"]
 
 
+def lock_of(m):
+    """Another command that holds the mesh's lock."""
+    import fcntl
+    f = open(m.run_dir + "/lock", "w")
+    fcntl.flock(f, fcntl.LOCK_EX)
+    return f
+
+
+def start(m, *argv):
+    return subprocess.Popen([WEFT, *argv], env=m.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def waits_for_lock(m, process):
+    """It has the lock's file open: it cannot go on before the lock is given back."""
+    def has():
+        fds = "/proc/%d/fd" % process.pid
+        return any(os.path.realpath(os.path.join(fds, f)) == os.path.realpath(m.run_dir + "/lock")
+                   for f in os.listdir(fds))
+    wait_for(has, "process %d waits for the lock" % process.pid)
+
+
+def test_down_waits_for_the_lock(stood):
+    m = stood.up()
+    lock = lock_of(m)
+    down = start(m, "down")
+    waits_for_lock(m, down)
+    assert os.path.exists(m.run_dir + "/supervisor.pid") and down.poll() is None
+    lock.close()
+    assert down.wait(20) == 0, down.stderr.read()
+    assert not m.leftovers()
+
+
+def test_a_run_behind_a_down_finds_no_mesh(stood):
+    """Both wait for the lock; the run, whenever it has it, either makes a pod that ends or says what happened."""
+    m = stood.up()
+    lock = lock_of(m)
+    down = start(m, "down")
+    waits_for_lock(m, down)
+    run = start(m, "run", "--as", "job", "--user", "nobody", "--", "sleep", "1000")
+    waits_for_lock(m, run)
+    os.rename(m.run_dir, m.run_dir + ".gone")  # what a down that was quicker does, as far as the run can see
+    try:
+        lock.close()
+        assert run.wait(20) == 3
+        assert run.stderr.read() == "weft: the mesh of %s was taken down meanwhile\n" % m.run_dir
+        assert down.wait(20) == 0, "gone is what was asked for: " + down.stderr.read()
+    finally:
+        os.rename(m.run_dir + ".gone", m.run_dir)
+    m.weft("down")
+    assert not m.leftovers()
+
+
+def test_another_mesh_instead_is_noticed(stood):
+    m = stood.up()
+    lock = lock_of(m)
+    run = start(m, "run", "--as", "job", "--user", "nobody", "--", "sleep", "1000")
+    waits_for_lock(m, run)
+    record = open(m.run_dir + "/mesh.json").read()
+    with open(m.run_dir + "/mesh.json", "w") as f:
+        f.write(record.replace(m.state_dir, m.state_dir + "2"))
+    lock.close()
+    assert run.wait(20) == 3
+    assert "another mesh was started" in run.stderr.read()
+    with open(m.run_dir + "/mesh.json", "w") as f:
+        f.write(record)
+
+
+def test_a_second_up_leaves_the_first_alone(stood):
+    m = stood
+    ups = [start(m, "up", "--state", m.state_dir, "--net", m.net, "--bridge", m.bridge) for _ in range(3)]
+    codes = sorted(u.wait(60) for u in ups)
+    said = [u.stderr.read() for u in ups]
+    assert codes == [0, 1, 1], said
+    assert m.weft("run", "--as", "job", "--user", "nobody", "--", "true").returncode == 0
+
+
+def test_down_in_the_middle_of_run(stood):
+    """The pod is being made and never gets ready: down does not wait for that, and run says what ended it."""
+    stood.env["WEFT_STAND_IN"] = "no-ready"
+    m = stood.up()
+    run = start(m, "run", "--as", "web", "--user", "nobody", "--ready-timeout", "60s", "--", "touch", m.dir + "/x")
+    wait_for(lambda: glob.glob(m.state_dir + "/pods/web-*/env.json"), "its supervisor runs")
+    began = __import__("time").monotonic()
+    m.weft("down")
+    assert __import__("time").monotonic() - began < 8
+    assert run.wait(5) == 128 + signal.SIGTERM
+    assert "ended by signal 15" in run.stderr.read()
+    assert not os.path.exists(m.dir + "/x") and not m.leftovers()
+
+
 @pytest.mark.parametrize("fault,code,words", [
     ("no-token", 1, "join token: the broker refused (NOT_NOW)"),
     ("dies", 3, "the stand-in dies as it was told"),

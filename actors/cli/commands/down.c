@@ -1,8 +1,10 @@
 /* weft down: ends an embedded mesh and whatever a crash left of one. */
 #include "cli/command.h"
 #include "cli/control.h"
+#include "cli/files.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 struct down_args {
     const char *run, *state, *net, *bridge;
@@ -19,6 +21,26 @@ static err_t down_find(struct mesh *m, const struct down_args *a, struct trouble
     TRY(mesh_set_dirs(m, command_run_dir(a->run), a->state, why));
     (void)snprintf(m->net, sizeof m->net, "%s", a->net);
     return plan_parse(&m->plan, a->net, a->bridge, why);
+}
+
+/* With the mesh's lock, so that no pod is begun while this removes what it would stand on: a
+ * weft run that began before is told to end, one that comes later finds no mesh. */
+static err_t down_all(struct mesh *m, const struct down_args *a, struct trouble *why)
+{
+    char path[FILES_PATH_MAX];
+    int lock = -1;
+    err_t e = OK;
+
+    files_path(path, "%s/mesh.json", m->run);
+    if (files_exists(path)) /* else leftovers, and perhaps a directory that is not ours */
+        e = mesh_lock(m->run, &lock, why);
+    if (e == OK || e == ERR_OF(NO_MESH)) /* gone: another weft down was quicker */
+        e = down_find(m, a, why);
+    if (e == OK)
+        e = control_down(m, a->purge, why);
+    if (lock >= 0)
+        close(lock);
+    return e;
 }
 
 int command_down(const struct command *self, int argc, char **argv)
@@ -50,7 +72,7 @@ int command_down(const struct command *self, int argc, char **argv)
     if (e == OK)
         e = down_find(&m, &a, &why);
     if (e == OK)
-        e = control_down(&m, a.purge, &why);
+        e = down_all(&m, &a, &why);
     if (e == OK && !a.is_quiet)
         printf("Down: %s%s.\n", m.run, a.purge ? ", state removed" : "");
     return trouble_exit(&why, e);

@@ -194,8 +194,11 @@ static int run_all(struct run *r)
     if (!run_block_signals(r))
         return trouble_exit(&why, trouble_errno(&why, "signalfd"));
     e = podup_make(&r->mesh, &r->pod, &r->conf, &r->supervisor, &why);
-    if (e != OK)
-        return trouble_exit(&why, e);
+    if (e != OK) {
+        int code = trouble_exit(&why, e), number = podup_signal();
+
+        return number != 0 ? 128 + number : code;
+    }
     r->check_ms = run_now_ms() + CHECK_EVERY_MS;
     e = run_app(r, &why);
     if (e == OK)

@@ -47,11 +47,22 @@ static err_t up_configure(struct mesh *m, const struct up_args *a, struct troubl
     return OK;
 }
 
+static err_t up_exists(const struct mesh *m, struct trouble *why)
+{
+    struct proc_id supervisor;
+
+    if (!mesh_supervisor(m, &supervisor))
+        return OK;
+    return trouble_set(why, ERR_OF(MESH_EXISTS),
+                       "a mesh runs already with %s (supervisor is process %d): weft down",
+                       m->run, (int)supervisor.pid);
+}
+
 /* An earlier mesh in the same run directory: running is an error, dead is tidied away. */
 static err_t up_earlier(const struct mesh *m, struct trouble *why)
 {
-    struct proc_id supervisor;
     struct mesh old;
+    int lock;
     err_t e = mesh_load(&old, m->run, why);
 
     if (e == ERR_OF(NO_MESH)) {
@@ -60,14 +71,22 @@ static err_t up_earlier(const struct mesh *m, struct trouble *why)
                                "%s is not empty and is not a run directory of Weft", m->run);
         return OK;
     }
-    if (e == OK && mesh_supervisor(&old, &supervisor))
-        return trouble_set(why, ERR_OF(MESH_EXISTS),
-                           "a mesh runs already with %s (supervisor is process %d): weft down",
-                           m->run, (int)supervisor.pid);
+    if (e == OK)
+        TRY(up_exists(&old, why));
+    e = mesh_lock(m->run, &lock, why); /* another command may be at it: then it is done now */
+    if (e == ERR_OF(NO_MESH))
+        return OK;
+    TRY(e);
+    e = mesh_load(&old, m->run, why);
     if (e != OK) /* damaged record: what can be known is what this call would make */
         old = *m;
-    fprintf(stderr, "weft: tidying what an earlier mesh left in %s\n", m->run);
-    return control_down(&old, false, why);
+    e = up_exists(&old, why);
+    if (e == OK) {
+        fprintf(stderr, "weft: tidying what an earlier mesh left in %s\n", m->run);
+        e = control_down(&old, false, why);
+    }
+    close(lock);
+    return e;
 }
 
 /* Users of a machine may have the numbers that Linkerd's habit gives to us: then they are Weft.
@@ -87,6 +106,26 @@ static void up_warn_users(void)
     }
 }
 
+/* The lock is ours. What this call has begun to make it also unmakes. */
+static err_t up_make(const struct mesh *m, const struct up_args *a, struct trouble *why)
+{
+    struct trouble undo = {{0}};
+    char path[FILES_PATH_MAX];
+    err_t e;
+
+    files_path(path, "%s/mesh.json", m->run);
+    if (files_exists(path))
+        return trouble_set(why, ERR_OF(MESH_EXISTS),
+                           "another weft up was quicker with %s: weft check, weft down",
+                           m->run);
+    e = control_up(m, why);
+    if (e == OK)
+        e = control_wait(m, a->timeout_ms, a->is_quiet ? up_quiet : up_progress, why);
+    if (e != OK && control_down(m, false, &undo) != OK)
+        fprintf(stderr, "weft: %s\n", undo.text);
+    return e;
+}
+
 static err_t up_start(struct mesh *m, const struct up_args *a, struct trouble *why)
 {
     int lock;
@@ -99,12 +138,8 @@ static err_t up_start(struct mesh *m, const struct up_args *a, struct trouble *w
                            m->plan.bridge_name);
     up_warn_users();
     TRY(files_mkdir(m->run, 0755, (uid_t)-1, why));
-    lock = mesh_lock(m->run, why);
-    if (lock < 0)
-        return ERR_OF(NOT_READY);
-    e = control_up(m, why);
-    if (e == OK)
-        e = control_wait(m, a->timeout_ms, a->is_quiet ? up_quiet : up_progress, why);
+    TRY(mesh_lock(m->run, &lock, why));
+    e = up_make(m, a, why);
     close(lock);
     return e;
 }
@@ -115,7 +150,7 @@ int command_up(const struct command *self, int argc, char **argv)
                         .net = PLAN_DEFAULT_NET,
                         .bridge = PLAN_DEFAULT_BRIDGE,
                         .timeout_ms = 30000};
-    struct trouble why = {{0}}, undo = {{0}};
+    struct trouble why = {{0}};
     struct mesh m = {.run = ""};
     const struct opt table[] = {
         {OPT_TEXT, 0, "state", "DIR", "databases, keys, logs (/var/lib/weft)", &a.state},
@@ -142,9 +177,6 @@ int command_up(const struct command *self, int argc, char **argv)
     if (e != OK)
         return trouble_exit(&why, e);
     e = up_start(&m, &a, &why);
-    if (e != OK && e != ERR_OF(MESH_EXISTS) && e != ERR_OF(NOT_OURS) &&
-        control_down(&m, false, &undo) != OK)
-        fprintf(stderr, "weft: %s\n", undo.text);
     if (e == OK && !a.is_quiet)
         printf("The control plane serves: run directory %s, state %s, bridge %s (%s).\n"
                "Next: weft run --as NAME --port P -- COMMAND, weft check, weft stat; weft down "
