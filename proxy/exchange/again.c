@@ -99,11 +99,9 @@ static void on_go(struct ask *a, uint32_t after_ms)
     if (x->held != NULL) {
         exchange_tally_end(x, x->status, false, x->peer_code);
         relay_drop_back(x, STREAM_CANCELLED);
-        x->held = NULL;
-        x->held_ended = false;
-        x->held_trailers = NULL;
-        buf_consume(&x->held_body, buf_len(&x->held_body));
+        relay_drop_held(x);
     }
+    x->attempt_at = x->try_at = 0; /* of the attempt that is over */
     exchange_enter(x, EXCHANGE_PAUSE);
     if (after_ms == 0) {
         next_attempt(x);

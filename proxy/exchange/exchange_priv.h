@@ -169,6 +169,8 @@ enum next relay_dispatch(struct exchange *x);
 void relay_drop_back(struct exchange *x, enum stream_error why);
 /* Gives a held response to the front after all. */
 void relay_unhold(struct exchange *x);
+/* Forgets a held response, whole: the next attempt's may be held, too. */
+void relay_drop_held(struct exchange *x);
 /* No other attempt will be made: content is not kept any more. */
 void relay_stop_keeping(struct exchange *x, const char *why);
 

@@ -151,10 +151,17 @@ static uint64_t idle_at(const struct exchange *x)
                : 0;
 }
 
+/* The limits of an attempt run while there is one: an answer that waits for a verdict, a backoff and
+ * the search for another connection have limits of their own. */
+static uint64_t while_relaying(const struct exchange *x, uint64_t at)
+{
+    return x->state == EXCHANGE_RELAY ? at : 0;
+}
+
 void limits_arm(struct exchange *x)
 {
-    uint64_t at = sooner(sooner(x->request_at, x->attempt_at),
-                         sooner(x->try_at, sooner(x->wait_at, idle_at(x))));
+    uint64_t attempt_at = while_relaying(x, sooner(x->attempt_at, x->try_at));
+    uint64_t at = sooner(sooner(x->request_at, attempt_at), sooner(x->wait_at, idle_at(x)));
     uint64_t now;
 
     if (at == 0) {
@@ -258,9 +265,9 @@ void exchange_on_timer(void *arg)
     x->timer_is_on = false;
     if (is_due(x->request_at, now))
         on_final_limit(x, CODE_REQUEST_TIMEOUT, "request", x->rule->request_ms);
-    else if (is_due(x->try_at, now))
+    else if (is_due(while_relaying(x, x->try_at), now))
         on_attempt_limit(x, CODE_PER_TRY_TIMEOUT, "per-try", x->rule->retry[0].per_try_ms);
-    else if (is_due(x->attempt_at, now))
+    else if (is_due(while_relaying(x, x->attempt_at), now))
         on_attempt_limit(x, CODE_BACKEND_TIMEOUT, "backend request", x->rule->backend_ms);
     else if (is_due(x->wait_at, now))
         on_wait_end(x);

@@ -254,6 +254,15 @@ static void hold(struct exchange *x, struct head *h, bool is_end)
     x->held_ended = is_end;
 }
 
+void relay_drop_held(struct exchange *x)
+{
+    x->held = NULL;
+    x->held_ended = x->holds_for_grpc = false;
+    x->held_trailers = NULL;
+    x->n_held_trailers = 0;
+    buf_consume(&x->held_body, buf_len(&x->held_body));
+}
+
 static void pass_informational(struct exchange *x, struct head *h)
 {
     /* 100 and 103 mean the same behind us; the codec bounds their number. */
@@ -451,8 +460,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         return;
     }
     ask_cancel(&x->ask); /* about a held response that is not complete now */
-    x->held = NULL;
-    x->holds_for_grpc = false;
+    relay_drop_held(x);
     if (x->state == EXCHANGE_ASK)
         exchange_enter(x, EXCHANGE_RELAY);
     if (is_idle_race(x, f, version)) {

@@ -322,6 +322,74 @@ static void test_stop_gives_the_answer_that_came(void **state)
     assert_int_equal(counted(SERIES_RETRY_REFUSED, "reason=\"BUDGET\""), 1);
 }
 
+/* The answer that is held breaks off while the verdict is awaited: nothing of it may get into the
+ * next one. */
+static bool half_busy(struct rig_server *s, const char *head, const char *body,
+                      struct evbuffer *out)
+{
+    (void)head, (void)body;
+    if (s->rig->servers[0].requests + s->rig->servers[1].requests == 1) {
+        evbuffer_add_printf(out, "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                 "6\r\nbroken\r\n");
+        return false;
+    }
+    evbuffer_add_printf(out, "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"
+                             "5\r\nwhole\r\n0\r\n\r\n");
+    return true;
+}
+
+/* Twice another attempt, then no more. */
+static bool two_goes(struct rig *r, const struct wire_retry_ask *q, uint32_t *after,
+                    const char **stop)
+{
+    (void)q;
+    if (r->asks <= 2)
+        return rig_go(r, q, after, stop);
+    return rig_stop(r, q, after, stop);
+}
+
+static void test_a_held_answer_that_breaks_leaves_nothing(void **state)
+{
+    (void)state;
+    rig.servers[0].answer = rig.servers[1].answer = half_busy;
+    rig.verdict = two_goes;
+    retry_on(500, 599);
+    rig_connect(&rig, &client);
+    rig_say(&client, GET);
+    rig_until(&rig, rig_has(&client, "0\r\n\r\n"));
+    assert_non_null(strstr(client.got, "5\r\nwhole\r\n0\r\n\r\n"));
+    assert_null(strstr(client.got, "broken"));
+    close(client.fd);
+}
+
+static bool go_later(struct rig *r, const struct wire_retry_ask *q, uint32_t *after,
+                     const char **stop)
+{
+    bool is_go = rig_go(r, q, after, stop);
+
+    *after = 60;
+    return is_go;
+}
+
+/* The limit of an attempt does not run on while there is none. */
+static void test_limit_of_an_attempt_that_is_over(void **state)
+{
+    (void)state;
+    rig.servers[0].answer = rig_unavailable;
+    rig.verdict = go_later;
+    retry_on(500, 599);
+    rules[0].backend_ms = 30;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rig_ask(&rig, &client, GET), 200);
+    assert_true(rig.asks > 0);
+    rig.servers[1].answer = rig_unavailable;
+    rig.verdict = NULL; /* no verdict: the question's own limit ends the wait */
+    rig.asks = 0;
+    assert_int_equal(rig_ask(&rig, &client, GET), 503);
+    assert_non_null(strstr(client.got, "\r\n\r\nbusy"));
+    assert_int_equal(rig.asks, 1);
+}
+
 static void test_no_verdict_is_no_retry(void **state)
 {
     (void)state;
@@ -666,6 +734,8 @@ int main(void)
         T(test_status_is_retried),
         T(test_stop_gives_the_answer_that_came),
         T(test_no_verdict_is_no_retry),
+        T(test_a_held_answer_that_breaks_leaves_nothing),
+        T(test_limit_of_an_attempt_that_is_over),
         T(test_retry_is_away),
         T(test_content_is_replayed),
         T(test_lost_post_is_not_replayable),
