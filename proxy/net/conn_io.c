@@ -190,6 +190,8 @@ void conn_offer(struct conn *c)
     }
     if (c->rec != NULL)
         open_waiting(c);
+    if (c->eof_seen)
+        read_off(c);
     tell_eof(c);
 }
 
@@ -205,8 +207,9 @@ static void on_read_failed(struct conn *c, int error)
 
 static void on_fin(struct conn *c)
 {
+    if (!c->eof_seen) /* behind close_notify a FIN says nothing new */
+        c->eof_is_clean = c->rec == NULL;
     c->eof_seen = true;
-    c->eof_is_clean = c->rec == NULL;
     read_off(c);
     if (c->state == CONN_LINGER) {
         conn_need_work(c); /* what is queued still goes out; then it ends */
@@ -282,6 +285,9 @@ void conn_on_readable(evutil_socket_t fd, short what, void *arg)
             on_read_failed(c, errno);
     } else if (c->paused != 0 || c->events == NULL) {
         read_off(c);
+    } else if (c->wants_offer) {
+        /* Resumed in this very turn: what waits goes first, or an end would overtake it. The socket stays
+         * readable and is asked again. */
     } else if (c->rec == NULL) {
         read_plain(c);
     } else {

@@ -8,6 +8,7 @@
 
 #include "proxy/net/address.h"
 #include "proxy/net/conn.h"
+#include "proxy/record/record.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,7 +25,7 @@ struct seen {
     size_t take_max; /* at most so many bytes per call; 0 = all */
     unsigned offers, eofs, closed, drained, connected;
     bool eof_clean, close_on_bytes, pause_on_bytes, write_on_bytes;
-    size_t sent;
+    size_t sent, n_at_eof;
     enum close_reason why;
 };
 
@@ -60,6 +61,7 @@ static void on_eof(struct conn *c, bool clean)
 
     s->eofs++;
     s->eof_clean = clean;
+    s->n_at_eof = s->n;
 }
 
 static void on_drained(struct conn *c)
@@ -197,6 +199,101 @@ static void test_paused_conn_keeps_bytes_and_eof_until_resumed(void **state)
     char back[8];
     assert_int_equal(recv(w->peer, back, sizeof(back), 0), 4);
     world_free(w);
+}
+
+static struct record *record_of(enum record_role role)
+{
+    static const uint8_t secret[32] = {1};
+    struct record_conf conf = {.role = role,
+                               .suite = 0x1301,
+                               .client_secret = slice(secret, sizeof(secret)),
+                               .server_secret = slice(secret, sizeof(secret))};
+    struct record *r = NULL;
+
+    assert_null(record_new(&conf, &r));
+    return r;
+}
+
+/* What came with the last flight of the handshake: data and close_notify. The FIN behind them is no second
+ * end, and a later owner is told of the clean one. */
+static void test_fin_behind_close_notify_changes_nothing(void **state)
+{
+    struct world *w = world_with_conn();
+    struct record *peer = record_of(RECORD_CLIENT), *own = record_of(RECORD_SERVER);
+    struct buf wire;
+
+    (void)state;
+    buf_init(&wire, 0);
+    assert_null(record_seal(peer, SLICE_LIT("hi"), &wire));
+    assert_null(record_seal_close(peer, &wire));
+    assert_null(conn_protect(w->seen.c, &own, buf_slice(&wire)));
+    turn(w);
+    assert_int_equal(w->seen.n, 2);
+    assert_int_equal(w->seen.eofs, 1);
+    assert_int_equal(shutdown(w->peer, SHUT_WR), 0);
+    turn(w);
+    conn_own(w->seen.c, &events, &w->seen);
+    turn(w);
+    assert_int_equal(w->seen.eofs, 2);
+    assert_true(w->seen.eof_clean);
+    buf_done(&wire);
+    record_free(&peer);
+    world_free(w);
+}
+
+static void resume_now(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    conn_resume(arg, PAUSE_OWNER);
+}
+
+/* The end arrives in the turn in which a paused conn goes on: what it kept comes first. */
+static void test_an_end_does_not_overtake_what_was_kept(void **state)
+{
+    (void)state;
+    for (unsigned is_tls = 0; is_tls < 2; is_tls++) {
+        struct world *w = world_with_conn();
+        struct record *peer = record_of(RECORD_CLIENT), *own = record_of(RECORD_SERVER);
+        struct event *resume;
+        struct buf wire;
+        int pair[2];
+
+        buf_init(&wire, 0);
+        if (is_tls) {
+            assert_null(record_seal(peer, SLICE_LIT("x"), &wire));
+            assert_null(record_seal(peer, SLICE_LIT("yz"), &wire));
+            assert_null(record_seal_close(peer, &wire));
+            assert_null(conn_protect(w->seen.c, &own, (slice_t){NULL, 0}));
+        } else {
+            assert_null(buf_add_slice(&wire, SLICE_LIT("xyz")));
+        }
+        w->seen.take_max = 1;
+        w->seen.pause_on_bytes = true;
+        assert_int_equal(send(w->peer, buf_slice(&wire).p, buf_len(&wire), 0), buf_len(&wire));
+        turn(w);
+        assert_int_equal(w->seen.n, 1);
+        w->seen.take_max = 0;
+        w->seen.pause_on_bytes = false;
+        /* Ready in this order, seen in one turn. */
+        assert_int_equal(pipe(pair), 0);
+        resume = event_new(w->base, pair[0], EV_READ, resume_now, w->seen.c);
+        assert_int_equal(event_add(resume, NULL), 0);
+        assert_int_equal(write(pair[1], "", 1), 1);
+        assert_int_equal(shutdown(w->peer, SHUT_WR), 0);
+        assert_true(event_base_loop(w->base, EVLOOP_NONBLOCK) >= 0);
+        event_free(resume);
+        close(pair[0]);
+        close(pair[1]);
+        turn(w);
+        assert_int_equal(w->seen.eofs, 1);
+        assert_true(w->seen.eof_clean);
+        assert_int_equal(w->seen.n_at_eof, 3);
+        assert_memory_equal(w->seen.bytes, "xyz", 3);
+        buf_done(&wire);
+        record_free(&peer);
+        record_free(&own);
+        world_free(w);
+    }
 }
 
 static void test_pause_bits_are_independent(void **state)
@@ -417,6 +514,8 @@ int main(void)
         cmocka_unit_test(test_bytes_come_and_go),
         cmocka_unit_test(test_what_is_not_taken_is_offered_again_in_one_piece),
         cmocka_unit_test(test_paused_conn_keeps_bytes_and_eof_until_resumed),
+        cmocka_unit_test(test_fin_behind_close_notify_changes_nothing),
+        cmocka_unit_test(test_an_end_does_not_overtake_what_was_kept),
         cmocka_unit_test(test_pause_bits_are_independent),
         cmocka_unit_test(test_close_inside_callback_is_told_once),
         cmocka_unit_test(test_first_reason_wins),
