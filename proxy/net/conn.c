@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LINGER_MS      5000 /* longest time for queued output after conn_close_gently */
+#define LINGER_MS      5000 /* conn_close_gently: how often it is looked after, and the time for the peer's end */
+#define LINGER_STALLS  6    /* looks without a byte gone, then the rest is given up: USER_TIMEOUT_MS */
 #define KEEPALIVE_S    10
 #define USER_TIMEOUT_MS 30000
 
@@ -90,6 +91,8 @@ err_t net_new(const struct net_conf *conf, struct net **out)
     if (n == NULL)
         return ERR_OF(NOMEM);
     n->conf = *conf;
+    if (n->conf.linger_ms == 0)
+        n->conf.linger_ms = LINGER_MS;
     list_init(&n->conns);
     list_init(&n->work);
     buf_init(&n->seal, 0);
@@ -132,11 +135,33 @@ struct event_base *net_base(const struct net *n)
 
 /* ---- the beginning ---- */
 
+/* Whether a lingering conn gets more time. A slow reader gets all of its bytes as long as it takes some; one that
+ * takes none sees a reset, so that what is missing does not look like the end. */
+static bool may_linger(struct conn *c)
+{
+    if (conn_out_len(c) == 0 || c->out_is_dead) {
+        bool had_output = c->has_linger_out;
+
+        c->has_linger_out = false;
+        return had_output; /* once more for the peer's end */
+    }
+    c->has_linger_out = true;
+    if (c->info.bytes_out != c->linger_gone) {
+        c->linger_gone = c->info.bytes_out;
+        c->linger_stalls = 0;
+    }
+    c->reset_on_close = ++c->linger_stalls > LINGER_STALLS;
+    return !c->reset_on_close;
+}
+
 static void on_timer(void *arg)
 {
     struct conn *c = conn_from(arg);
 
-    conn_end(c, c->state == CONN_DIALING ? CLOSE_CONNECT_TIMEOUT : c->why);
+    if (c->state == CONN_LINGER && may_linger(c))
+        timer_once(&c->timer, c->net->conf.linger_ms);
+    else
+        conn_end(c, c->state == CONN_DIALING ? CLOSE_CONNECT_TIMEOUT : c->why);
 }
 
 static void set_options(int fd)
@@ -404,9 +429,10 @@ void conn_close_gently(struct conn *c, enum close_reason why)
     c->state = CONN_LINGER;
     c->paused = 0;
     c->finish_wanted = true;
+    c->linger_gone = c->info.bytes_out;
     net_mem_give(c->net, &c->kept);
     buf_done(&c->kept);
-    timer_once(&c->timer, LINGER_MS);
+    timer_once(&c->timer, c->net->conf.linger_ms);
     conn_read_on(c);
     conn_need_work(c);
     if (c->depth == 0)

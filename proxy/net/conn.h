@@ -68,6 +68,7 @@ struct conn_events {
 struct net_conf {
     struct event_base *base;
     uint64_t idle_release_ms; /* unused; buffers are given back as soon as they are empty */
+    uint64_t linger_ms;       /* between two looks at a conn that closes gently; 0: 5 s */
     /* Counts every close: side "src" for accepted, "dst" for dialled conns. May be NULL. */
     void (*on_close)(void *arg, const struct conn *c, enum close_reason why);
     void *arg;
@@ -108,9 +109,9 @@ void conn_resume(struct conn *c, enum pause why);
 
 /* Finish sending: what is queued goes out, then close_notify (TLS) and FIN. Reading goes on. */
 void conn_finish(struct conn *c);
-/* The socket closes when everything queued has gone out and the peer has finished (at most 5 s later), reading
- * and dropping meanwhile so that the peer sees the end rather than a reset. For the owner it is over now:
- * on_closed is called as by conn_close. */
+/* The socket closes when everything queued has gone out and the peer has finished (at most 10 s later), reading
+ * and dropping meanwhile so that the peer sees the end rather than a reset. A peer that takes no byte of what is
+ * queued for 30 s gets a reset. For the owner it is over now: on_closed is called as by conn_close. */
 void conn_close_gently(struct conn *c, enum close_reason why);
 /* Close now; what is queued is lost. on_closed is called before this returns unless the conn's callback is
  * on the stack, in which case right after the outermost one. */

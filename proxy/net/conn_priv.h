@@ -65,6 +65,9 @@ struct conn {
     bool out_is_dead;     /* the peer takes no bytes any more: output is dropped */
     bool reset_on_close;
     bool closed_told;
+    bool has_linger_out;    /* LINGER: output was left when it was last looked after */
+    unsigned linger_stalls; /* LINGER: looks in a row at which no byte had gone */
+    uint64_t linger_gone;   /* LINGER: info.bytes_out at the last of them */
     unsigned paused;      /* enum pause bits */
     unsigned depth;       /* callbacks of this conn on the stack */
     enum close_reason why;
@@ -76,7 +79,7 @@ struct conn {
     struct buf plain_out; /* TLS: plaintext not sealed yet */
     struct buf wire_out;  /* bytes for the socket as they are */
     size_t sealed;        /* plaintext sealed and not reported by on_sent yet */
-    struct timer timer;   /* DIALING: connect timeout; LINGER: its end */
+    struct timer timer;   /* DIALING: connect timeout; LINGER: looks after it */
     struct conn_info info;
 };
 
