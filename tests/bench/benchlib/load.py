@@ -24,8 +24,8 @@ def closed_loop(port, connections, seconds):
         raise RuntimeError("wrk: " + " ".join(out.split())[-300:])
     return {"requests": int(total.group(1)),
             "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-            "p50_us": _us(re.search(r"50%\s+(\S+)", out).group(1)),
-            "p99_us": _us(re.search(r"99%\s+(\S+)", out).group(1))}
+            "p50_us": _us(re.search(r"^ +50% +(\S+)", out, re.M).group(1)),  # "83.50%" is a line of its own above
+            "p99_us": _us(re.search(r"^ +99% +(\S+)", out, re.M).group(1))}
 
 
 def fixed_rate(port, rate, seconds, connections=16):
