@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LINGER_MS 20
+#define LINGER_MS 60
 #define ALL       (8 * 1024 * 1024) /* more than the kernel keeps */
 
 struct world {
@@ -47,7 +47,7 @@ static void world_start(struct world *w)
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof(a);
     struct net_conf conf = {.linger_ms = LINGER_MS};
-    int small = 4096, l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+    int small = 256 * 1024, l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
 
     *w = (struct world){.base = event_base_new()};
     conf.base = w->base;
