@@ -268,6 +268,18 @@ spec:
     town.weft("delete", "httproute", "late")
 
 
+def test_a_pod_without_a_session_is_found(town):
+    link = town.me.status()["weft-link"]["pid"]
+    os.kill(link, signal.SIGSTOP)
+    try:
+        done = wait_for(lambda: (lambda d: d if d.returncode == 1 else None)(town.weft("check", check=False)),
+                        "check notices", 9)
+        assert re.search(r"^no +session +default/%s +it runs here" % town.me.pod, done.stdout, re.M), done.stdout
+    finally:
+        os.kill(link, signal.SIGCONT)
+    wait_for(lambda: town.weft("check", check=False).returncode == 0, "all is well again", 15)
+
+
 def test_lost_capture_is_found_and_told(town):
     me = town.me
     subprocess.run(["ip", "netns", "exec", me.netns, "nft", "flush", "table", "inet", "weft"], check=True)

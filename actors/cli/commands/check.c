@@ -27,6 +27,7 @@ struct check {
     struct mesh mesh;
     struct client *client; /* NULL: the broker does not answer */
     struct sheet rows, processes;
+    json_t *sessions; /* object: "NS/POD" of every session; NULL: not known */
     unsigned bad;
 };
 
@@ -181,10 +182,12 @@ static void check_sessions(struct check *c)
     size_t i;
     json_t *row;
 
+    c->sessions = rows != NULL ? json_object() : NULL;
     json_array_foreach(rows, i, row)
     {
         int64_t skew = check_number(row, "clock_skew_ms");
 
+        (void)json_object_set_new(c->sessions, check_text(row, "pod"), json_true());
         check_add(c, check_number(row, "serving") != 0, "session", check_text(row, "pod"), "%s",
                   check_number(row, "serving") != 0 ? "serving" : "connected, not serving");
         if (skew > SKEW_WARN_MS || skew < -SKEW_WARN_MS)
@@ -225,6 +228,18 @@ static void check_processes(struct check *c, const char *ns, const char *pod, co
                         "(all)", "pid", "state", "restarts", "pss_kib", (json_int_t)sum));
 }
 
+/* A pod that runs here and that the broker does not know: it goes on with what it has, but
+ * takes no traffic and hears of nothing. */
+static void check_has_session(struct check *c, const struct pod *p)
+{
+    char name[256];
+
+    (void)snprintf(name, sizeof name, "%s/%s", p->ns, p->name);
+    if (c->sessions != NULL && json_object_get(c->sessions, name) == NULL)
+        check_add(c, false, "session", name,
+                  "it runs here and has no session with the broker (its log tells why)");
+}
+
 static void check_on_pod(void *arg, const struct pod *p)
 {
     struct check *c = arg;
@@ -237,6 +252,7 @@ static void check_on_pod(void *arg, const struct pod *p)
                   "tidies");
         return;
     }
+    check_has_session(c, p);
     capture_read(dir, said);
     check_add(c, strcmp(said, "ok") == 0, "capture", p->name, "%s", said);
     check_processes(c, p->ns, p->name, dir, true);
@@ -324,5 +340,6 @@ int command_check(const struct command *self, int argc, char **argv)
     client_close(&c.client);
     sheet_done(&c.rows);
     sheet_done(&c.processes);
+    json_decref(c.sessions);
     return c.bad == 0 ? CLI_OK : CLI_FAILED;
 }
