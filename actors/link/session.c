@@ -535,15 +535,15 @@ static void sign_free(struct errand_sign *s)
     s->id = 0;
 }
 
-/* A new pod asks for its certificate before its first session is there, which takes a moment:
- * that is no failure, and the request is kept so long. Later on an absent broker is one, and is
- * told at once. */
+/* A new pod asks for its certificate, with its join token, before its first session is there,
+ * which takes a moment: that is no failure, and the request is kept so long. For a renewal and
+ * later on an absent broker is one, and is told at once. */
 static err_t sign_hold(const struct link *l, struct errand_sign *s, const struct wire_sign *m)
 {
     struct buf b;
     err_t e;
 
-    if (l->has_had_session || l->is_draining)
+    if (l->has_had_session || l->is_draining || m->token_id.n == 0)
         return ERR_OF(PEER_GONE);
     buf_init(&b, WIRE_MESSAGE_MAX);
     e = WIRE_ENCODE(sign, m, &b);

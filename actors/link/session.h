@@ -23,9 +23,9 @@ void session_serving(struct link *l, bool is_serving);
 /* Serving no more, and goodbye; done when it calls actor_drained. */
 void session_drain(struct link *l, uint64_t ms);
 
-/* A certificate request on its way up; answers `certificate` to the route in any case. Before
- * the first session it is kept (bounded in time and number), later UNAVAILABLE while the broker
- * is away. */
+/* A certificate request on its way up; answers `certificate` to the route in any case. With a
+ * join token and before the first session it is kept (bounded in time and number), else
+ * UNAVAILABLE while the broker is away. */
 void session_certify(struct link *l, slice_t route, const struct wire_certify *ask);
 
 /* Tells telemetry whether the session is open and whether a view is held; also when telemetry
