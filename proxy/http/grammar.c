@@ -131,3 +131,23 @@ bool http_is_path(slice_t s)
         return true;
     return s.n > 0 && s.p[0] == '/' && all_of(s, U);
 }
+
+bool http_is_framing_twin(slice_t name)
+{
+    static const slice_t twins[] = {
+        {(const uint8_t *)"content-length", 14},
+        {(const uint8_t *)"transfer-encoding", 17},
+    };
+
+    for (size_t t = 0; t < 2; t++) {
+        size_t i = 0;
+
+        if (name.n != twins[t].n || memchr(name.p, '_', name.n) == NULL)
+            continue;
+        while (i < name.n && (name.p[i] == '_' ? '-' : name.p[i] | 0x20) == twins[t].p[i])
+            i++;
+        if (i == name.n)
+            return true;
+    }
+    return false;
+}

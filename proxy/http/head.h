@@ -93,5 +93,7 @@ bool http_is_token(slice_t s);
 bool http_is_field_value(slice_t s); /* no CTL but HTAB, no leading or trailing blank */
 bool http_is_authority(slice_t s);   /* host[:port], no userinfo, no blanks, sane brackets */
 bool http_is_path(slice_t s);        /* origin form or "*"; no blank, CTL, '#', byte >= 0x80 */
+/* Names that a careless reader behind us takes for framing: "_" for "-" in those of the two (H1-16). */
+bool http_is_framing_twin(slice_t name);
 
 #endif

@@ -83,34 +83,13 @@ static slice_t trimmed(slice_t s)
     return s;
 }
 
-/* Names that a careless reader behind us takes for framing (H1-16). */
-static bool is_underscore_twin(slice_t name)
-{
-    static const slice_t twins[] = {
-        {(const uint8_t *)"content-length", 14},
-        {(const uint8_t *)"transfer-encoding", 17},
-    };
-
-    for (size_t t = 0; t < 2; t++) {
-        size_t i = 0;
-
-        if (name.n != twins[t].n || memchr(name.p, '_', name.n) == NULL)
-            continue;
-        while (i < name.n && (name.p[i] == '_' ? '-' : name.p[i] | 0x20) == twins[t].p[i])
-            i++;
-        if (i == name.n)
-            return true;
-    }
-    return false;
-}
-
 static int on_value_complete(llhttp_t *ll)
 {
     struct field_reader *r = ll->data;
     slice_t name = r->name, value = trimmed(r->value);
 
     r->name = r->value = slice(NULL, 0);
-    if (!http_is_token(name) || !http_is_field_value(value) || is_underscore_twin(name))
+    if (!http_is_token(name) || !http_is_field_value(value) || http_is_framing_twin(name))
         r->refused = REFUSED_FIELD;
     else if (head_add(r->head, r->arena, name, value) != OK)
         r->refused = REFUSED_NO_MEMORY;

@@ -294,6 +294,9 @@ static int response_complete(struct h2_stream *st, bool is_end)
     enum refusal why =
         st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_response(st);
 
+    if (why == REFUSED_NOTHING && st->in.head->status < 200 &&
+        ++st->in.interims > H2_INTERIM_MAX)
+        why = REFUSED_INTERIM; /* H1-32 */
     if (why != REFUSED_NOTHING) {
         break_stream(st, why);
         return 0;

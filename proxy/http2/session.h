@@ -22,6 +22,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#define H2_INTERIM_MAX 10 /* 1xx heads per answer */
 #define H2_CONN_WINDOW (1024 * 1024)
 #define H2_RECENT      256 /* peer-opened streams whose end is remembered */
 
@@ -49,6 +50,7 @@ struct h2_stream {
         slice_t host;
         enum refusal refused; /* the rest of the block is only decoded */
         bool has_head;        /* the (final) head was delivered */
+        unsigned interims;    /* heads before it */
         bool is_ended;
         bool any;
         size_t outstanding; /* content without credit */

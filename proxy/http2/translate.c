@@ -92,6 +92,8 @@ enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value)
         return take_pseudo(st, name, value);
     if (h->n_fields >= limits->fields_max)
         return REFUSED_FIELD_COUNT;
+    if (http_is_framing_twin(name)) /* harmless here, but the next hop may be HTTP/1 */
+        return REFUSED_FIELD;
     n = arena_copy(st->s.arena, name);
     v = arena_copy(st->s.arena, value);
     if (n.p == NULL || v.p == NULL || head_add(h, st->s.arena, n, v) != OK)

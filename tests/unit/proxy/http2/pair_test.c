@@ -142,6 +142,28 @@ static void content_trailers_and_interim_heads(void **state)
     duo_done(&d);
 }
 
+static void interim_heads_are_bounded(void **state)
+{
+    struct duo d;
+    struct head h;
+
+    (void)state;
+    duo_start(&d);
+    (void)ask(&d, "GET", "/", true);
+    run(&d);
+    head_init(&h);
+    h.status = 103;
+    for (int i = 0; i < 10; i++)
+        d.f.s->ops->send_head(d.f.s, &h, false);
+    run(&d);
+    assert_int_equal(d.b.failed, 0);
+    d.f.s->ops->send_head(d.f.s, &h, false);
+    run(&d);
+    assert_int_equal(d.b.failed, 1);
+    assert_int_equal(d.b.failure.error, STREAM_MALFORMED);
+    duo_done(&d);
+}
+
 static void release_before_the_answer_left(void **state)
 {
     static char big[400000];
@@ -624,6 +646,7 @@ int main(void)
         cmocka_unit_test(flood_accounts),
         cmocka_unit_test(a_request_and_its_answer),
         cmocka_unit_test(content_trailers_and_interim_heads),
+        cmocka_unit_test(interim_heads_are_bounded),
         cmocka_unit_test(release_before_the_answer_left),
         cmocka_unit_test(windows_hold_back_who_gets_no_credit),
         cmocka_unit_test(many_streams_at_once),
