@@ -3,10 +3,11 @@
 
 #include "proxy/http/stream.h"
 
+#include <ctype.h>
 #include <stdio.h>
 
-/* l5d-*, weft-*, and the spellings that an application server may take for them ("_" for "-").
- */
+/* l5d-*, weft-*, and the spellings that an application server may take for them: CGI knows only letters,
+ * digits and "_", so that every other sign may stand for "-". */
 static bool is_mesh_name(slice_t name)
 {
     slice_t rest;
@@ -17,7 +18,7 @@ static bool is_mesh_name(slice_t name)
         rest = slice_skip(name, 4);
     else
         return false;
-    return rest.p[0] == '-' || rest.p[0] == '_';
+    return !isalnum(rest.p[0]);
 }
 
 void edit_strip_mesh(struct head *h)

@@ -56,7 +56,8 @@ def test_get(made):
 
 def test_mesh_fields_are_taken_both_ways(made):
     proxy, _ = made(http_server)
-    got = proxy.curl("-i", "-H", "L5d-Client-Id: evil", "-H", "weft-attempt: 3", "-H", "l5d_client_id: evil", proxy.url())
+    got = proxy.curl("-i", "-H", "L5d-Client-Id: evil", "-H", "weft-attempt: 3", "-H", "l5d_client_id: evil",
+                     "-H", "L5D.client-id: evil", "-H", "weft!code: evil", proxy.url())
     assert "evil" not in got.stdout and "weft-attempt" not in got.stdout
     assert "L5d-Foo" not in got.stdout
 
