@@ -3,8 +3,8 @@
  *   direct (to the inbound port itself): from a proxy of the mesh. TLS for our identity, with a
  * client certificate and ALPN transport.l5d.io/v1; then the transport header names the port and
  * the session protocol. redirected: meant for a port of the application. A ClientHello that
- * names us is terminated, other TLS passes untouched, everything else is detected. The target
- * must be one of the pod's own addresses.
+ * names us is terminated (and refused if it asks for the transport header), other TLS passes
+ * untouched, everything else is detected. The target must be one of the pod's own addresses.
  *
  * With WEFT_INBOUND_TARGET (tests, benchmarks; no redirect) a direct connection may also be
  * plain: it is treated as redirected to that target.
@@ -166,7 +166,8 @@ static void on_shaken(void *arg, struct conn *c, const struct handshake_result *
     is_transport = slice_is(r->alpn, SLICE_LIT(TRANSPORT_ALPN));
     if (r->peer.n > 0)
         f->client_id = strndup((const char *)r->peer.p, r->peer.n);
-    if (is_direct(f) && (r->peer.n == 0 || f->client_id == NULL || !is_transport)) {
+    /* The transport header goes to the inbound port, from peers with a certificate; nothing else does. */
+    if (is_direct(f) ? f->client_id == NULL || !is_transport : is_transport) {
         front_close(f, CLOSE_NOT_AUTHORIZED, false);
         return;
     }
