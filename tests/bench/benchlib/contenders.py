@@ -22,7 +22,7 @@ events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s;
   client_body_temp_path {self.dir}/b; proxy_temp_path {self.dir}/p; fastcgi_temp_path {self.dir}/f;
   uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;
-  server {{ listen 127.0.0.1:{self.port} backlog=4096;
+  server {{ listen 127.0.0.1:{self.port} backlog=4096; listen {procs.SERVER_IP}:{self.port} backlog=4096;
     location / {{ return 200 "{'x' * 100}"; }} }} }}""")
         self.p = procs.start(["nginx", "-c", conf, "-p", self.dir], os.path.join(self.dir, "log"))
         procs.wait_port(self.port)
@@ -56,6 +56,14 @@ class Pair:
         self.start_both()
         procs.wait_port(self.port)
         procs.wait_port(self.inner)
+
+    def check(self, run):
+        """Proof that traffic passes both proxies: each of them works while run() makes load."""
+        before = [procs.cpu_us(procs.tree(p.pid)) for p in self.procs]
+        run()
+        for p, used in zip(self.procs, before):
+            if procs.cpu_us(procs.tree(p.pid)) - used < 50_000:
+                raise RuntimeError("one of the two proxies is not in the way of the traffic")
 
     def stop(self):
         for p in reversed(self.procs):

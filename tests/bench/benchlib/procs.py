@@ -6,6 +6,7 @@ import subprocess
 import time
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SERVER_IP = "127.0.0.2"  # of Weft's second pod and of the application behind it
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 

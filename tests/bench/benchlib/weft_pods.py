@@ -10,7 +10,7 @@ BROKER = "10.217.0.1"
 POD_UID = 2102
 
 
-def _pod(pair, name, serves, ports, anchors, key, **more):
+def _pod(pair, name, ip, serves, ports, anchors, key, **more):
     run, state = (os.path.join(pair.dir, d, "pods", name) for d in ("run", "state"))
     for d in (run, state):
         os.makedirs(d, mode=0o700, exist_ok=True)
@@ -26,7 +26,7 @@ def _pod(pair, name, serves, ports, anchors, key, **more):
     outbound, inbound, admin = ports
     env = procs.env(
         WEFT_RUN_DIR=run, WEFT_STATE_DIR=state, WEFT_POD=name, WEFT_WORKLOAD=name, WEFT_SERVICE_ACCOUNT=name,
-        WEFT_POD_IPS="127.0.0.1", WEFT_IPV6="false", WEFT_SERVES=serves, WEFT_BROKER=f"{BROKER}:8086",
+        WEFT_POD_IPS=ip, WEFT_IPV6="false", WEFT_SERVES=serves, WEFT_BROKER=f"{BROKER}:8086",
         WEFT_BROKER_UPDATES=f"{BROKER}:8087", WEFT_COLLECTOR=f"{BROKER}:8089", WEFT_BROKER_KEY=key,
         WEFT_JOIN_TOKEN_FILE=token, WEFT_TRUST_ANCHORS_FILE=pem, WEFT_OUTBOUND_PORT=str(outbound),
         WEFT_INBOUND_PORT=str(inbound), WEFT_ADMIN_PORT=str(admin), WEFT_UID=str(POD_UID), WEFT_GID=str(POD_UID),
@@ -56,8 +56,8 @@ def start(pair):
     lines = pair.weft("token", "--as", "default/anchors", "--anchors").splitlines()
     key, anchors = lines[1], "\n".join(lines[2:]) + "\n"
     ports = procs.free_ports(5)
-    _pod(pair, "server", f"server:{pair.origin}/http1", (ports[2], pair.inner, ports[0]), anchors, key)
-    _pod(pair, "client", "", (pair.port, ports[3], ports[1]), anchors, key,
+    _pod(pair, "server", procs.SERVER_IP, f"server:{pair.origin}/http1", (ports[2], pair.inner, ports[0]), anchors, key)
+    _pod(pair, "client", "127.0.0.1", "", (pair.port, ports[3], ports[1]), anchors, key,
          WEFT_OUTBOUND_TARGET=f"server:{pair.origin}")
     for admin in ports[:2]:
         _ready(admin)
