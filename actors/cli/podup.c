@@ -184,6 +184,9 @@ static err_t podup_settings(struct podup *u, struct launch *l, struct trouble *w
     TRY(launch_env(l, why, "WEFT_JOIN_TOKEN_FILE", "%s", u->token_file));
     TRY(launch_env(l, why, "WEFT_TRUST_ANCHORS_FILE", "%s", u->anchors_file));
     TRY(launch_env(l, why, "WEFT_INCARNATION", "%" PRIu64, random_u64() >> 1));
+    /* The program is started behind the pod: it listens some time later. */
+    if (c->serves[0] != '\0' && getenv("WEFT_AWAIT_APP") == NULL)
+        TRY(launch_env(l, why, "WEFT_AWAIT_APP", "true"));
     /* The pod drains when its program has ended, so nobody profits from a long wait. */
     if (user_drain == NULL)
         TRY(launch_env(l, why, "WEFT_DRAIN_TIMEOUT", "%" PRIu64 "ms", c->drain_ms));
@@ -355,6 +358,8 @@ err_t podup_make(const struct mesh *m, struct pod *p, const struct podup_conf *c
             e = steps[i].make(&u, why);
         if (e == OK)
             continue;
+        if (podup_signal() != 0) /* Ctrl-C ends the tools we call, too: that is the reason */
+            e = podup_interrupted(why);
         (void)trouble_prefix(why, e, "pod %s, %s: ", p->name, steps[i].name);
         if (pod_remove(m, p, 0, &undo) != OK)
             fprintf(stderr, "weft: %s\n", undo.text);
