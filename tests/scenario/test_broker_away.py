@@ -8,9 +8,9 @@ import time
 import pytest
 
 from meshes import SLOW, WEFT, Mesh, is_alive, wait_for
-from traffic import KEPT, LONG, NEW_ECHOES, Traffic, hosts, kill, metrics, pids, total
+from traffic import KEPT, LONG, NEW_ECHOES, PATIENT, Traffic, hosts, kill, metrics, pids, total
 
-LIFETIME = 30  # s; renewed at half of it
+LIFETIME = 40  # s; renewed at half of it, a try takes some seconds when nobody answers
 SERVICES = "".join("""
 apiVersion: v1
 kind: Service
@@ -136,7 +136,7 @@ def test_what_was_acknowledged_survives_a_kill(small):
 def test_all_goes_on_without_the_control_plane(control, capsys):
     m = control.mesh
     m.apply(SERVICES)
-    t = Traffic(m)
+    t = Traffic(m, PATIENT)
     pods = [t.client, t.server]
     for app in pods:
         wait_for(lambda: os.path.exists(os.path.join(m.state_dir, "pods", app.pod, "snapshot")), "a snapshot")
@@ -181,7 +181,7 @@ def test_all_goes_on_without_the_control_plane(control, capsys):
 
     # The half of the certificates' life is over: renewals are tried, and fail.
     for app in pods:
-        wait_for(lambda: renewals_failed(app) >= failed[app.pod] + 2, app.pod + ": renewals fail", LIFETIME / 2 + 8)
+        wait_for(lambda: renewals_failed(app) > failed[app.pod], app.pod + ": its renewal fails", LIFETIME / 2 + 8)
         assert ends_at(app) == first[app.pod] and time.time() < first[app.pod]
     control.start()
     back = time.monotonic()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from meshes import SLOW, wait_for
-from traffic import kill, metrics, settled, total
+from traffic import PATIENT, kill, metrics, settled, total
 
 pytestmark = pytest.mark.asan
 
@@ -128,6 +128,7 @@ REASONS = ("DELIVERED", "NOT_RETRYABLE", "LIMIT", "DEADLINE", "BUDGET", "TOO_LAR
 class Shop:
     def __init__(self, mesh):
         self.mesh, self.ids = mesh, 0
+        mesh.env.update(PATIENT)
         self.program = mesh.python(APP)
         self.shop = self.run("shop", ["8080/http1", "8081/http1"], "8080", "8081")
         self.tardy = self.run("tardy", ["8080/http1"], "8080", "later")
@@ -384,7 +385,7 @@ def test_no_verdict(shop):
     try:
         begun = time.monotonic()
         answer = shop.get("/plain/close-1")
-        assert answer.status == 502 and time.monotonic() - begun < 1 * SLOW, answer
+        assert answer.status == 502 and 1 <= time.monotonic() - begun < 1.5 * SLOW, answer
         assert len(shop.got()) == 1
         answer = shop.get("/on503/503-1")
         assert answer.status == 503 and answer.body == "told", "a held answer is passed on"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from meshes import SLOW, wait_for
-from traffic import KEPT, LONG, NEW_ECHOES, Traffic, kill, metrics, pids, settled, total
+from traffic import KEPT, LONG, NEW_ECHOES, PATIENT, Traffic, kill, metrics, pids, settled, total
 
 ALIAS = """
 apiVersion: v1
@@ -27,7 +27,7 @@ endpoints: [{addresses: [%(ip)s]}]
 
 @pytest.fixture(scope="module")
 def traffic(shared_mesh):
-    t = Traffic(shared_mesh)
+    t = Traffic(shared_mesh, PATIENT)
     server_ip = t.server.exec("hostname", "-I").stdout.split()[0]
     shared_mesh.apply("".join(ALIAS % {"n": n, "ip": server_ip} for n in range(2)))
     return t
