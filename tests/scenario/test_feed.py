@@ -369,7 +369,14 @@ def test_admin_port(world):
     until(lambda: "certificate" not in pod.get("/ready")[1])
     pod.tell(STATE, 1, "proxy", True, "ok", 0)
     until(lambda: pod.get("/ready") == (200, "ready\n"))
-    pod.tell(STATE, 1, "certificate", False, "it has expired", end)
+    # A renewal that failed is no reason yet: the certificate in hand still holds.
+    pod.tell(STATE, 1, "certificate", False, "the renewal failed", end)
+    pod.tell(STATE, 1, "proxy", False, "draining", 0)
+    until(lambda: pod.get("/ready")[0] == 503)
+    assert "certificate" not in pod.get("/ready")[1]
+    pod.tell(STATE, 1, "proxy", True, "ok", 0)
+    until(lambda: pod.get("/ready") == (200, "ready\n"))
+    pod.tell(STATE, 1, "certificate", False, "it has expired", int(time.time() * 1000) - 1000)
     until(lambda: pod.get("/ready")[0] == 503)
     assert "it has expired" in pod.get("/ready")[1]
     pod.requests(4, 1)
