@@ -376,7 +376,8 @@ def test_admin_port(world):
     assert "certificate" not in pod.get("/ready")[1]
     pod.tell(STATE, 1, "proxy", True, "ok", 0)
     until(lambda: pod.get("/ready") == (200, "ready\n"))
-    pod.tell(STATE, 1, "certificate", False, "it has expired", int(time.time() * 1000) - 1000)
+    end = int(time.time() * 1000) - 1000
+    pod.tell(STATE, 1, "certificate", False, "it has expired", end)
     until(lambda: pod.get("/ready")[0] == 503)
     assert "it has expired" in pod.get("/ready")[1]
     pod.requests(4, 1)
