@@ -36,6 +36,15 @@ static void on_drained(void *arg)
     actor_drained(arg);
 }
 
+/* Shown in the supervisor's table, and by weft check. */
+static void on_app_waiting(void *arg, uint16_t port)
+{
+    if (port != 0)
+        actor_note(arg, "app", "waiting:%u", port);
+    else
+        actor_note(arg, "app", "listens");
+}
+
 /* Without a service account (run by hand) there is no identity, and everything is plain text.
  */
 static err_t make_identity(const struct settings *s, char out[NAME_MAX_HOST + 1])
@@ -68,6 +77,7 @@ static err_t proxy_start(struct actor *a)
                                .incarnation = incarnation(),
                                .series_fd = actor_fd(a, "series", 0),
                                .drained = on_drained,
+                               .waiting = on_app_waiting,
                                .arg = a};
 
     if (p == NULL)

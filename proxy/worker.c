@@ -3,6 +3,7 @@
 #include "kit/clock.h"
 #include "kit/log.h"
 #include "kit/mailbox.h"
+#include "proxy/await.h"
 #include "proxy/balance/balance.h"
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/ask.h"
@@ -354,14 +355,53 @@ err_t worker_new(const struct worker_conf *conf, struct worker **out)
     return OK;
 }
 
+static void on_app_listens(void *arg)
+{
+    struct worker *w = arg;
+
+    await_stop(&w->await);
+    if (w->drain == DRAIN_NO)
+        discover_serving(w->discover, true);
+}
+
+static void on_app_is_late(void *arg, uint16_t port)
+{
+    struct worker *w = arg;
+
+    if (w->conf.waiting != NULL)
+        w->conf.waiting(w->conf.arg, port);
+}
+
+/* Says that the pod takes traffic, now or when its application listens. Nothing is said before:
+ * a proxy that is the successor of another must not take a pod out of service that is in it. */
+static err_t serve(struct worker *w)
+{
+    const struct await_conf ac = {.base = w->base,
+                                  .serves = slice_str(w->settings->serves),
+                                  .addresses = w->pod_ips,
+                                  .n_addresses = w->n_pod_ips,
+                                  .target = w->has_inbound_target ? &w->inbound_target : NULL,
+                                  .connect_ms = w->settings->inbound_connect_timeout,
+                                  .waiting = on_app_is_late,
+                                  .done = on_app_listens,
+                                  .arg = w};
+
+    if (w->settings->await_app && w->settings->serves[0] != '\0')
+        return await_start(&ac, &w->await);
+    discover_serving(w->discover, true);
+    return OK;
+}
+
 err_t worker_listen(struct worker *w, int fd, enum direction direction)
 {
     if (w->n_listeners == WORKER_LISTENERS_MAX)
         return ERR_OF(TOO_BIG);
     TRY(listener_start(w, fd, direction, &w->listeners[w->n_listeners]));
     w->n_listeners++;
-    discover_serving(w->discover, true);
-    return OK;
+    if (w->has_begun)
+        return OK;
+    w->has_begun = true;
+    return serve(w);
 }
 
 static void close_front(struct front *f)
@@ -391,6 +431,7 @@ void worker_free(struct worker **wp)
         listener_stop(&w->listeners[i]);
     close_fronts(w, DIRECTION_INBOUND);
     close_fronts(w, DIRECTION_OUTBOUND);
+    await_stop(&w->await);
     timer_stop(&w->second);
     timer_stop(&w->drain_timer);
     timer_stop(&w->drain_limit);
@@ -477,6 +518,7 @@ void worker_drain(struct worker *w, uint64_t ms)
     if (w->drain != DRAIN_NO)
         return;
     timer_once(&w->drain_limit, ms);
+    await_stop(&w->await);
     discover_serving(w->discover, false);
     drain_fronts(w, DIRECTION_INBOUND);
     w->drain = DRAIN_GRACE;

@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 
 struct asks;
+struct await;
 struct balance;
 struct discover;
 struct handshakes;
@@ -38,6 +39,8 @@ struct worker_conf {
     uint64_t incarnation;
     int series_fd;              /* -1: a table of our own */
     void (*drained)(void *arg); /* after worker_drain: nothing is left. May be NULL */
+    /* The application has not listened on this port for long; 0: it does now. May be NULL. */
+    void (*waiting)(void *arg, uint16_t port);
     void *arg;
 };
 
@@ -64,6 +67,8 @@ struct worker {
     struct handshakes *handshakes; /* NULL: no identity */
     struct balance *balance;
     struct discover *discover;
+    struct await *await;       /* until the application listens; NULL: it does */
+    bool has_begun;            /* to take connections */
     struct asks *asks;         /* questions to weft-retry */
     struct mailbox *telemetry; /* NULL: none */
     struct series_table *series;

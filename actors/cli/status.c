@@ -48,6 +48,12 @@ static bool status_line(slice_t line, struct status_process *out)
     out->pid = (pid_t)number;
     out->restarts = (uint32_t)times;
     out->is_ready = slice_is_str(state, "ready");
+    out->waits_for_port = 0;
+    for (slice_t word = status_word(&line); word.n > 0; word = status_word(&line))
+        if (slice_starts(word, SLICE_LIT("app=waiting:")) &&
+            slice_to_u64(slice_skip(word, sizeof "app=waiting:" - 1), &number) &&
+            number <= UINT16_MAX)
+            out->waits_for_port = (uint16_t)number;
     return true;
 }
 

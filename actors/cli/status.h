@@ -16,6 +16,7 @@ struct status_process {
     char state[16];
     bool is_ready;
     uint32_t restarts;
+    uint16_t waits_for_port; /* note app=waiting:PORT: the application does not listen; 0 none */
 };
 
 struct status {

@@ -22,6 +22,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("WEFT_BUILD", os.path.join(ROOT, "build"))
 WEFT = os.path.join(BUILD, "bin", "weft")
+AT_ONCE = {"WEFT_AWAIT_APP": "false"}  # for pods whose program listens late or never: they serve all the same
 SLOW = 5 if "ASAN_OPTIONS" in os.environ else 1  # sanitizer builds take their time
 
 

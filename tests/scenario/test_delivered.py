@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from meshes import SLOW, wait_for
+from meshes import AT_ONCE, SLOW, wait_for
 from traffic import PATIENT, kill, metrics, settled, total
 
 pytestmark = pytest.mark.asan
@@ -138,7 +138,8 @@ class Shop:
         assert self.post("/plain/ok").status == 200
 
     def run(self, name, ports, *args):
-        app = self.mesh.run(name, ["/usr/bin/python3", self.program, *args], ports)
+        app = self.mesh.run(name, ["/usr/bin/python3", self.program, *args], ports,
+                            env=AT_ONCE if "later" in args else None)
         wait_for(lambda: '"%s"' % ("waits" if "later" in args else "ready") in app.output(), name + " runs")
         wait_for(lambda: " %s\n" % name in open(os.path.join(self.mesh.state_dir, "hosts")).read(), name + "'s name")
         return app
@@ -218,7 +219,7 @@ def test_nobody_listens_at_first(shop, body):
 def test_nobody_listens_at_all(shop):
     """Without a route: three attempts of what was not delivered, whatever the method."""
     before = total(metrics(shop.client), "request_total", direction="outbound", dst_service="nobody")
-    app = shop.mesh.run("nobody", ["sleep", "1000"], ["8080/http1"])
+    app = shop.mesh.run("nobody", ["sleep", "1000"], ["8080/http1"], env=AT_ONCE)
     try:
         wait_for(lambda: " nobody\n" in open(os.path.join(shop.mesh.state_dir, "hosts")).read(), "its name")
         answer = shop.post("/ok", host="nobody:8080")
@@ -416,7 +417,7 @@ def test_content_is_repeated_whole(shop, body, size, is_kept, chunked):
 
 def test_content_of_what_was_not_delivered(shop, body):
     """The same where nobody listens: kept up to the limit, sent again whole."""
-    pair = [shop.run("half", ["8080/http1"], "8080"), shop.mesh.run("half", ["sleep", "1000"], ["8080/http1"])]
+    pair = [shop.run("half", ["8080/http1"], "8080"), shop.mesh.run("half", ["sleep", "1000"], ["8080/http1"], env=AT_ONCE)]
     wait_for(lambda: shop.mesh.sql("select count(*) as n from mesh_endpoints where service='half' and ready")[0]["n"] >= 2,
              "both endpoints")
     path, checksum = body(150000)

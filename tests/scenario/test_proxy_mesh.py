@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from meshes import SLOW, wait_for
+from meshes import AT_ONCE, SLOW, wait_for
 
 pytestmark = pytest.mark.asan
 
@@ -264,7 +264,7 @@ def test_post_that_did_not_arrive_is_made_again(mesh):
     """One of two instances has no application behind its proxy: no POST may fail, none may be made twice."""
     program = mesh.python(SERVER)
     mesh.run("web", ["python3", program], ports=["8080"])
-    mesh.run("web", ["sleep", "1000"], ports=["8080"])
+    mesh.run("web", ["sleep", "1000"], ports=["8080"], env=AT_ONCE)
     client = mesh.client()
     wait_for(lambda: serves(client), "web serves")
     for i in range(30):

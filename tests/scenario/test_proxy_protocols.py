@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from meshes import wait_for
+from meshes import AT_ONCE, wait_for
 from test_proxy_mesh import SERVER, serves
 
 PYTHON = "/usr/bin/python3"
@@ -122,7 +122,7 @@ def test_grpc(shared_mesh):
 @pytest.mark.skipif(not has("grpc"), reason="python3-grpcio is not installed")
 def test_grpc_without_a_server(shared_mesh):
     """The mesh's own answer is one that a gRPC library understands."""
-    shared_mesh.run("dead", ["sleep", "1000"], ports=["8080"])
+    shared_mesh.run("dead", ["sleep", "1000"], ports=["8080"], env=AT_ONCE)
     client = shared_mesh.client("grpc-client")
     program = shared_mesh.python(textwrap.dedent(r'''
         import grpc

@@ -316,6 +316,33 @@ def test_events_certs_and_the_rest_print(town):
     assert all(0 < c["left_s"] <= 24 * 3600 for c in certs)
 
 
+LATE = r"""
+import http.server, sys, time
+time.sleep(float(sys.argv[1]))
+http.server.HTTPServer(("", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_slow_starter_is_waited_for(mesh):
+    """Its program listens after two seconds: no request meets a refused connection (W2003)."""
+    client = mesh.client()
+    mesh.run("late", ["/usr/bin/python3", mesh.python(LATE), "2"], ports=["8080"])
+    began, answers = time.monotonic(), []
+    while time.monotonic() - began < 6 and (not answers or answers[-1].status != 200):
+        answers.append(client.http("http://late:8080/", timeout=10))
+        time.sleep(0.05)
+    assert answers[-1].status == 200, answers[-1]
+    assert not [a for a in answers if "W2003" in a.headers.get("proxy-status", "")], answers
+
+
+def test_check_names_the_port_nobody_listens_on(mesh):
+    mesh.run("never", ["sleep", "1000"], ports=["8080"])
+    wait_for(lambda: any(c["check"] == "application" and "port 8080" in c["text"]
+                         for c in json.loads(mesh.weft("check", "-o", "json", check=False).stdout)["checks"]),
+             "it is said after 10 s", 20)
+    assert not mesh.sql("select * from mesh_endpoints where service='never' and ready")
+
+
 def test_a_pod_that_ends_leaves_the_service_first(mesh):
     """Two pods behind one name; one ends in the middle of traffic and nobody notices."""
     serve(mesh)

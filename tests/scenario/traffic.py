@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from meshes import SLOW, wait_for
+from meshes import AT_ONCE, SLOW, wait_for
 
 # A machine that is busy with other tests answers late: what is tested is the verdict, not the time it takes.
 PATIENT = {"WEFT_RETRY_ASK_TIMEOUT": "1s"}
@@ -210,7 +210,8 @@ class Traffic:
     def __init__(self, mesh, env=None):
         self.mesh = mesh
         ports = ["8080/http1", "8081/http1", "9090/opaque", "7000/http1"]
-        self.server = mesh.run("server", ["/usr/bin/python3", mesh.python(SERVER)], ports, env=env)
+        self.server = mesh.run("server", ["/usr/bin/python3", mesh.python(SERVER)], ports,
+                               env=dict(env or {}, **AT_ONCE))  # nobody listens on one of its ports
         wait_for(lambda: " server\n" in hosts(mesh), "the server's name")
         self.client = mesh.run("client", ["/usr/bin/python3", mesh.python(CLIENT), "server"], env=env)
         for app in (self.server, self.client):

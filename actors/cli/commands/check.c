@@ -17,11 +17,13 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #define CERT_WARN_S   (2 * 3600)       /* a workload's: renewal is due at half of 24 h */
 #define ISSUER_WARN_S (30 * 24 * 3600) /* the issuer's and the root's */
 #define SKEW_WARN_MS  5000
+#define DISK_WARN_MIB 16
 
 struct check {
     struct mesh mesh;
@@ -125,6 +127,20 @@ static void check_issuer(struct check *c)
               SLICE_FMT(s->version), left, s->revision, s->sessions);
 }
 
+/* Without room no change is stored and no token made; traffic goes on. */
+static void check_disk(struct check *c)
+{
+    struct statvfs s;
+    uint64_t mib;
+
+    if (statvfs(c->mesh.state, &s) != 0) {
+        check_add(c, false, "disk", c->mesh.state, "the state directory is not there");
+        return;
+    }
+    mib = (uint64_t)s.f_bavail * s.f_frsize >> 20;
+    check_add(c, mib >= DISK_WARN_MIB, "disk", c->mesh.state, "%" PRIu64 " MiB are free", mib);
+}
+
 static void check_certificates(struct check *c)
 {
     json_t *rows = check_query(c,
@@ -222,6 +238,11 @@ static void check_processes(struct check *c, const char *ns, const char *pod, co
         if (report && !s.at[i].is_ready)
             check_add(c, false, "process", pod, "%s is %s after %u restarts", s.at[i].name,
                       s.at[i].state, s.at[i].restarts);
+        if (report && s.at[i].waits_for_port != 0)
+            check_add(c, false, "application", pod,
+                      "waiting for the application on port %u: nothing listens there at the "
+                      "pod's address, so the pod takes no traffic",
+                      s.at[i].waits_for_port);
     }
     sheet_add(&c->processes,
               json_pack("{s:s,s:s,s:s,s:n,s:n,s:n,s:I}", "namespace", ns, "pod", pod, "process",
@@ -267,8 +288,8 @@ static void check_pods(struct check *c)
     check_processes(c, c->mesh.control_namespace, "(control plane)", dir, false);
 }
 
-static void (*const questions[])(struct check *c) = {check_issuer, check_certificates,
-                                                     check_control, check_sessions, check_pods};
+static void (*const questions[])(struct check *c) = {
+    check_issuer, check_certificates, check_control, check_disk, check_sessions, check_pods};
 
 static bool check_is_bad(const json_t *row)
 {

@@ -15,6 +15,7 @@ SETTING_STR  (control_namespace,"WEFT_CONTROL_NAMESPACE","weft",    "namespace o
 SETTING_STR  (trust_domain,   "WEFT_TRUST_DOMAIN",   "cluster.local","trust domain: the last part of every identity")
 SETTING_STR  (pod_ips,        "WEFT_POD_IPS",        "",            "addresses of this pod, comma list")
 SETTING_STR  (serves,         "WEFT_SERVES",         "",            "what the application serves: SERVICE:PORT[/PROTOCOL] comma list; PROTOCOL is http1, http2, grpc or opaque")
+SETTING_BOOL (await_app,      "WEFT_AWAIT_APP",      "false",       "take traffic only after every served port accepted one TCP connection, which is closed at once")
 SETTING_STR  (zone,           "WEFT_ZONE",           "",            "zone of this pod")
 
 /* --- control plane --- */
