@@ -170,7 +170,7 @@ static void on_token_made(void *arg, const struct wire_call *call)
                                    .service_account = slice_str(e->name),
                                    .expires_ms = e->expires_ms};
     explicit_bzero(secret, sizeof secret);
-    err_t why = is_good ? store_token(c, &row) : ERR_OF(NO_AUTHORITY);
+    err_t why = is_good ? store_token(c, &row) : ERR_OF(TOKEN_NOT_MADE);
     if (why != OK || keys_add_token(c, &row) == NULL) {
         give_up(c, e, why != OK ? why : ERR_OF(NOMEM));
         return;
