@@ -142,8 +142,8 @@ static enum refusal read_fields(const struct h1_parser *p, slice_t lines, struct
         return REFUSED_LENGTH;
     case HPE_UNEXPECTED_CONTENT_LENGTH: /* a second one, or one beside Transfer-Encoding */
         return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_FRAMING : REFUSED_LENGTH;
-    case HPE_INVALID_TRANSFER_ENCODING:
-        return REFUSED_CODING;
+    case HPE_INVALID_TRANSFER_ENCODING: /* llhttp 9 (Debian 13) says this beside Content-Length too */
+        return head_find(h, FIELD_CONTENT_LENGTH) != NULL ? REFUSED_FRAMING : REFUSED_CODING;
     default:
         return REFUSED_FIELD;
     }

@@ -252,7 +252,9 @@ static void request_heads(void **state)
             fail_msg("%s: refused (%u begun, code %d)", c->name, p.r.begun, (int)code);
         if (c->answer == 1 && (p.r.begun != 0 || code != NGHTTP2_PROTOCOL_ERROR || id != 1))
             fail_msg("%s: %u begun, code %d", c->name, p.r.begun, (int)code);
-        if (c->answer > 1 && (p.r.begun != 0 || status_heard(&p) != (unsigned)c->answer))
+        /* Newer nghttp2 (Debian 13) refuses some of these itself, with a reset: as good. */
+        if (c->answer > 1 && (p.r.begun != 0 || (code != NGHTTP2_PROTOCOL_ERROR &&
+                                                 status_heard(&p) != (unsigned)c->answer)))
             fail_msg("%s: not answered %d", c->name, c->answer);
         assert_int_equal(p.r.refused, c->answer == 0 ? 0 : 1);
         if (c->answer == 0) {
