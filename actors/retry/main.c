@@ -10,7 +10,7 @@
  * NEEDS     its mailboxes in the pod's run directory. No network, no files, no keys.
  * IF IT DIES  nothing is lost but the budgets' windows: it comes back with fresh budgets.
  *           Meanwhile the proxy gets no answers and does not retry.
- * IF SLOW   the proxy waits retry_ask_timeout (50 ms) at most, then does not retry.
+ * IF SLOW   the proxy waits retry_ask_timeout (250 ms) at most, then does not retry.
  */
 #include "retry/budget.h"
 #include "retry/tally.h"

@@ -51,7 +51,7 @@ SETTING_BYTES(replay_max,     "WEFT_REPLAY_MAX",     "256Ki",       "largest req
 SETTING_BYTES(replay_total,   "WEFT_REPLAY_TOTAL",   "64Mi",        "memory of one proxy worker for bodies kept for a retry")
 SETTING_BYTES(head_max,       "WEFT_HEAD_MAX",       "64Ki",        "largest request or response head")
 SETTING_U32  (fields_max,     "WEFT_FIELDS_MAX",     "200",         "most header fields in a head")
-SETTING_MS   (retry_ask_timeout,"WEFT_RETRY_ASK_TIMEOUT","50ms",    "how long the proxy waits for weft-retry's verdict before it gives up retrying")
+SETTING_MS   (retry_ask_timeout,"WEFT_RETRY_ASK_TIMEOUT","250ms",   "how long the proxy waits for weft-retry's verdict before it gives up retrying")
 SETTING_MS   (drain_timeout,  "WEFT_DRAIN_TIMEOUT",  "120s",        "longest time for running requests after SIGTERM")
 
 /* --- identity --- */
