@@ -96,12 +96,20 @@ struct session {
     UT_hash_handle hh;
 };
 
+/* A view that has more endpoints than fit a message (views.h). */
+struct view_cut {
+    unsigned max;      /* endpoints per backend that fit; 0: not known */
+    unsigned left_out; /* of how many others nothing is said */
+    uint64_t whole;    /* fingerprint of all of them; 0: nothing is left out */
+};
+
 struct topic {
     char name[321]; /* hash key */
     uint64_t hash;
     uint64_t revision;
     uint8_t *payload; /* owned */
     size_t n_payload;
+    struct view_cut cut; /* cut.whole != 0: every pod gets a payload of its own */
     bool is_dirty;
     struct list dirty;   /* in control.dirty */
     struct list watches; /* struct watch.of_topic */
@@ -149,7 +157,7 @@ struct errand; /* issuer.c */
 struct control_counters {
     uint64_t bad_messages, refused_keys, sessions_opened, sessions_lost, applied,
         refused_objects;
-    uint64_t topics_computed, hints, digests, topics_sent, store_errors, unsent;
+    uint64_t topics_computed, hints, digests, topics_sent, topics_cut, store_errors, unsent;
 };
 
 struct control {

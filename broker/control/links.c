@@ -157,14 +157,16 @@ static void on_hello(void *arg, const struct wire_call *call)
 
 static void send_topic(struct control *c, const struct session *s, const struct topic *t)
 {
+    struct buf own;
     const struct wire_topic out = {.epoch = mesh_epoch(c->mesh),
                                    .mesh_revision = c->settled,
                                    .topic = slice_str(t->name),
                                    .revision = t->revision,
-                                   .payload = slice(t->payload, t->n_payload)};
+                                   .payload = topics_payload(c, t, s, &own)};
     c->count.topics_sent++;
     /* A full queue: the link asks again when the next digest shows what it lacks. */
     CONTROL_SEND(c, c->links, route_of(s), topic, &out);
+    buf_done(&own);
 }
 
 static void on_watch(void *arg, const struct wire_call *call)

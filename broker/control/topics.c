@@ -66,18 +66,35 @@ static void set_revision(struct topic *t, uint64_t revision)
     }
 }
 
+/* Said once for a topic, when it begins to be true. */
+static void note_cut(struct control *c, struct topic *t, const struct view_cut *now)
+{
+    if (t->cut.whole == 0 && now->whole != 0) {
+        c->count.topics_cut++;
+        log_warn("view too large for a message", "topic=%s left_out=%u", t->name,
+                 now->left_out);
+        control_event(c, "VIEW_CUT", t->name,
+                      "more endpoints than fit a message: each pod knows a part of them, %u "
+                      "are left out",
+                      now->left_out);
+    }
+    t->cut = *now;
+}
+
 /* True if the payload is new. Keeps the old one when the new one cannot be made. */
 static bool compute(struct control *c, struct topic *t)
 {
     struct buf out;
+    struct view_cut cut = {0};
     bool is_new = false;
     buf_init(&out, WIRE_MESSAGE_MAX);
     c->count.topics_computed++;
-    err_t e = views_compute(c, slice_str(t->name), &out);
+    err_t e = views_compute(c, slice_str(t->name), SLICE_LIT(""), &cut, &out);
     slice_t fresh = buf_slice(&out);
     if (e != OK) {
         log_warn("topic not computed", "topic=%s error=%s", t->name, e->name);
-    } else if (t->payload == NULL || !slice_is(fresh, slice(t->payload, t->n_payload))) {
+    } else if (t->payload == NULL || cut.whole != t->cut.whole ||
+               !slice_is(fresh, slice(t->payload, t->n_payload))) {
         uint8_t *copy = malloc(fresh.n != 0 ? fresh.n : 1);
         if (copy != NULL) {
             memcpy(copy, fresh.p, fresh.n);
@@ -87,8 +104,21 @@ static bool compute(struct control *c, struct topic *t)
             is_new = true;
         }
     }
+    if (e == OK)
+        note_cut(c, t, &cut);
     buf_done(&out);
     return is_new;
+}
+
+slice_t topics_payload(struct control *c, const struct topic *t, const struct session *s,
+                       struct buf *own)
+{
+    struct view_cut cut = {.max = t->cut.max};
+    buf_init(own, WIRE_MESSAGE_MAX);
+    if (t->cut.whole != 0 &&
+        views_compute(c, slice_str(t->name), slice_str(s->name), &cut, own) == OK)
+        return buf_slice(own);
+    return slice(t->payload, t->n_payload);
 }
 
 void topics_settle(struct control *c)

@@ -23,6 +23,11 @@ void topics_unwatch_all(struct control *c, struct session *s);
 struct topic *topics_of(struct control *c, const struct session *s,
                         slice_t name); /* NULL: not watched */
 
+/* What this session is sent of the topic: the shared payload, or one made for its pod, in *own
+ * (to be done by the caller), if not everything fits. */
+slice_t topics_payload(struct control *c, const struct topic *t, const struct session *s,
+                       struct buf *own);
+
 /* Marks a topic (by name); those in whose name or payload the text occurs (a service's name, an
  * address: what a view was computed from is named in it, so that this finds too many and never
  * too few); or all. */

@@ -19,7 +19,10 @@
 struct look {
     struct control *c;
     struct arena arena;
-    unsigned endpoints_max; /* per backend; halved until the payload fits a message */
+    slice_t pod;            /* whose view it is */
+    unsigned endpoints_max; /* per backend; lowered until the payload fits a message */
+    unsigned left_out;
+    uint64_t whole; /* of all endpoints, also those left out */
 };
 
 bool views_may_watch(const struct session *s, slice_t topic)
@@ -158,14 +161,14 @@ static struct wire_endpoint endpoint_of(const struct session *s, uint16_t port)
 
 static size_t add_sessions(struct look *l, const char *ns, const char *name,
                            const struct service_port *port, struct wire_endpoint *list,
-                           size_t n)
+                           size_t n, size_t cap)
 {
     struct session *s, *next;
     HASH_ITER(hh, l->c->sessions, s, next)
     {
         if (!s->is_serving || s->n_addresses == 0 || strcmp(s->ns, ns) != 0)
             continue;
-        for (unsigned i = 0; i < s->n_serves && n < l->endpoints_max; i++)
+        for (unsigned i = 0; i < s->n_serves && n < cap; i++)
             if (serves_port(&s->serves[i], name, port))
                 list[n++] = endpoint_of(s, s->serves[i].port);
     }
@@ -190,7 +193,8 @@ static bool is_known(const struct wire_endpoint *list, size_t n, slice_t ip, uin
 }
 
 static size_t add_slices(struct look *l, const char *ns, const char *name,
-                         const struct service_port *port, struct wire_endpoint *list, size_t n)
+                         const struct service_port *port, struct wire_endpoint *list, size_t n,
+                         size_t cap)
 {
     struct object *o, *next;
     HASH_ITER(hh, l->c->objects, o, next)
@@ -200,7 +204,7 @@ static size_t add_slices(struct look *l, const char *ns, const char *name,
             continue;
         const struct endpoint_slice *slice = &o->parsed->endpoint_slice;
         uint16_t to = slice_port(slice, port);
-        for (size_t i = 0; to != 0 && i < slice->n_endpoints && n < l->endpoints_max; i++) {
+        for (size_t i = 0; to != 0 && i < slice->n_endpoints && n < cap; i++) {
             const struct slice_endpoint *e = &slice->endpoints[i];
             /* A meshed pod's own session knows more about it than the slice. */
             if (e->is_ready && !is_known(list, n, e->address, to))
@@ -217,6 +221,61 @@ static int by_address(const void *a, const void *b)
     int c =
         x->ip.n != y->ip.n ? (x->ip.n < y->ip.n ? -1 : 1) : memcmp(x->ip.p, y->ip.p, x->ip.n);
     return c != 0 ? c : (int)x->port - (int)y->port;
+}
+
+/* At most so many endpoints has a service: how much memory gathering them takes. */
+static size_t count_endpoints(struct look *l, const char *ns, const char *name)
+{
+    struct session *s, *s_next;
+    struct object *o, *o_next;
+    size_t n = 0;
+    HASH_ITER(hh, l->c->sessions, s, s_next)
+    for (unsigned i = 0; strcmp(s->ns, ns) == 0 && i < s->n_serves; i++)
+        n += strcmp(s->serves[i].service, name) == 0 ? 1 : 0;
+    HASH_ITER(hh, l->c->objects, o, o_next)
+    if (o->parsed->kind == RESOURCE_ENDPOINT_SLICE && strcmp(o->ns, ns) == 0 &&
+        slice_is_str(o->parsed->endpoint_slice.service, name))
+        n += o->parsed->endpoint_slice.n_endpoints;
+    return n;
+}
+
+struct ranked {
+    uint64_t rank;
+    struct wire_endpoint endpoint;
+};
+
+static int by_rank(const void *a, const void *b)
+{
+    uint64_t x = ((const struct ranked *)a)->rank, y = ((const struct ranked *)b)->rank;
+    return x < y ? -1 : x > y;
+}
+
+/* The same in every process and after every restart: a pod's part must not change with them. */
+static uint64_t mix(uint64_t seed, slice_t text)
+{
+    return kit_hash_keyed(seed, 0x77656674u, text.p, text.n);
+}
+
+/* Keeps endpoints_max of the n endpoints: those with the lowest ranks for this pod. */
+static size_t cut(struct look *l, struct wire_endpoint *list, size_t n)
+{
+    struct ranked *all =
+        n > l->endpoints_max ? arena_alloc(&l->arena, n * sizeof *all) : NULL;
+    if (n <= l->endpoints_max)
+        return n;
+    l->left_out += (unsigned)(n - l->endpoints_max);
+    for (size_t i = 0; all != NULL && i < n; i++) {
+        const struct wire_endpoint *e = &list[i];
+        uint64_t who = mix(e->port, e->ip);
+        l->whole += mix(mix(mix(who ^ e->inbound_port, e->identity), e->pod), e->zone);
+        all[i] = (struct ranked){.rank = mix(who, l->pod), .endpoint = *e};
+    }
+    if (all != NULL) {
+        qsort(all, n, sizeof *all, by_rank);
+        for (size_t i = 0; i < l->endpoints_max; i++)
+            list[i] = all[i].endpoint;
+    }
+    return l->endpoints_max;
 }
 
 static uint8_t learned_of(struct look *l, const char *ns, const char *name,
@@ -243,12 +302,14 @@ static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
         return;
     const struct object *o = objects_find(l->c, "Service", ns, text);
     const struct service_port *p = o != NULL ? port_of(&o->parsed->service, port) : NULL;
+    size_t cap = p != NULL ? count_endpoints(l, ns, text) : 0;
     struct wire_endpoint *list =
-        p != NULL ? arena_alloc(&l->arena, l->endpoints_max * sizeof *list) : NULL;
+        p != NULL ? arena_alloc(&l->arena, (cap + 1) * sizeof *list) : NULL;
     if (list == NULL)
         return;
-    size_t n = add_sessions(l, ns, text, p, list, 0);
-    n = add_slices(l, ns, text, p, list, n);
+    size_t n = add_sessions(l, ns, text, p, list, 0, cap);
+    n = add_slices(l, ns, text, p, list, n, cap);
+    n = cut(l, list, n);
     /* In a stable order, so that equal views have equal bytes. */
     if (n > 1)
         qsort(list, n, sizeof *list, by_address);
@@ -331,7 +392,8 @@ static err_t build(struct look *l, slice_t client, slice_t target, struct wire_d
     return build_address(l, target, &t, out);
 }
 
-static err_t compute_destination(struct control *c, slice_t rest, struct buf *out)
+static err_t compute_destination(struct control *c, slice_t rest, slice_t pod,
+                                 struct view_cut *cut, struct buf *out)
 {
     const uint8_t *slash = memchr(rest.p, '/', rest.n);
     if (slash == NULL)
@@ -340,8 +402,8 @@ static err_t compute_destination(struct control *c, slice_t rest, struct buf *ou
     slice_t target = slice_skip(rest, client.n + 1);
     err_t e = ERR_OF(TOO_BIG);
     /* A view too large for one message keeps a part of its endpoints rather than none. */
-    for (unsigned max = ENDPOINTS_MAX; max >= 64; max /= 2) {
-        struct look l = {.c = c, .endpoints_max = max};
+    for (unsigned max = cut->max != 0 ? cut->max : ENDPOINTS_MAX; max >= 64; max -= max / 8) {
+        struct look l = {.c = c, .pod = pod, .endpoints_max = max};
         struct wire_destination d = {0};
         size_t before = buf_len(out);
         arena_init(&l.arena, ARENA_MAX);
@@ -352,8 +414,10 @@ static err_t compute_destination(struct control *c, slice_t rest, struct buf *ou
             is_too_big = e != OK || buf_len(out) - before > PAYLOAD_MAX;
         }
         arena_done(&l.arena);
-        if (!is_too_big)
+        if (!is_too_big) {
+            *cut = (struct view_cut){max, l.left_out, l.left_out != 0 ? l.whole | 1 : 0};
             return e;
+        }
         if (e == OK) {
             buf_done(out); /* begin again: nothing else is in it */
             e = ERR_OF(TOO_BIG);
@@ -392,7 +456,8 @@ static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
     return WIRE_ENCODE(ports, &ports, out);
 }
 
-err_t views_compute(struct control *c, slice_t topic, struct buf *out)
+err_t views_compute(struct control *c, slice_t topic, slice_t pod, struct view_cut *cut,
+                    struct buf *out)
 {
     if (slice_is_str(topic, "trust")) {
         const struct wire_trust trust = {.anchors = slice(c->anchors, c->n_anchors)};
@@ -401,6 +466,6 @@ err_t views_compute(struct control *c, slice_t topic, struct buf *out)
     if (slice_starts(topic, SLICE_LIT("pod/")))
         return compute_ports(c, slice_skip(topic, 4), out);
     if (slice_starts(topic, SLICE_LIT("dst/")))
-        return compute_destination(c, slice_skip(topic, 4), out);
+        return compute_destination(c, slice_skip(topic, 4), pod, cut, out);
     return ERR_OF(BAD_TOPIC);
 }

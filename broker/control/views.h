@@ -13,8 +13,12 @@
 /* Whether this session may watch a topic of this name. */
 bool views_may_watch(const struct session *s, slice_t topic);
 
-/* Appends the payload. Errors: wire's and model's limits, NOMEM. */
-MUST_USE err_t views_compute(struct control *c, slice_t topic, struct buf *out);
+/* Appends the payload. A view with more endpoints than fit keeps a part of them, chosen by
+ * rendezvous hashing with the pod's name: different pods have different parts, and one pod's
+ * part changes no more than the endpoints do. Begins with cut->max endpoints per backend (0:
+ * with the most) and fills *cut. Errors: wire's and model's limits, NOMEM. */
+MUST_USE err_t views_compute(struct control *c, slice_t topic, slice_t pod,
+                             struct view_cut *cut, struct buf *out);
 
 /* A port's protocol as seen (0: nothing learned). */
 uint8_t views_learned(struct control *c, const char *ns, const char *workload, uint16_t port);

@@ -162,6 +162,97 @@ static void a_change_that_is_not_stored_is_not_told(void **state)
     assert_int_equal(mesh_revision(r->c.mesh), revision + 1);
 }
 
+/* ---- more endpoints than fit ---- */
+
+#define MANY 2400
+
+static struct buf own_part(struct rig *r, const struct topic *t, const struct session *s)
+{
+    struct buf b;
+    slice_t p = topics_payload(&r->c, t, s, &b);
+    assert_true(p.n > 200000 && p.n <= 245760);
+    assert_ptr_equal(p.p, buf_slice(&b).p); /* its own, not the shared one */
+    return b;
+}
+
+/* Which of the MANY endpoints are in it. */
+static unsigned read_part(struct buf *b, bool has[MANY])
+{
+    struct wire_msg m;
+    unsigned n;
+    memset(has, 0, MANY);
+    assert_null(wire_decode(buf_slice(b), WIRE_ROLE_LINK, WIRE_ROLE_PROXY, &m));
+    assert_int_equal(m.code, WIRE_destination);
+    assert_int_equal(m.body.destination.n_backends, 1);
+    const struct wire_backend *be = &m.body.destination.backends[0];
+    n = (unsigned)be->n_endpoints;
+    for (size_t i = 0; i < n; i++) {
+        char ip[46];
+        unsigned x, y;
+        assert_true(slice_to_cstr(be->endpoints[i].ip, ip, sizeof ip));
+        assert_int_equal(sscanf(ip, "10.2.%u.%u", &x, &y), 2);
+        assert_true(x * 100 + y < MANY && !has[x * 100 + y]);
+        has[x * 100 + y] = true;
+    }
+    wire_msg_done(&m);
+    buf_done(b);
+    return n;
+}
+
+static unsigned same(const bool a[MANY], const bool b[MANY])
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < MANY; i++)
+        n += a[i] && b[i] ? 1 : 0;
+    return n;
+}
+
+static void a_view_too_large_is_a_part_per_pod(void **state)
+{
+    static bool a[MANY], b[MANY], again[MANY];
+    struct rig *r = *state;
+    struct session *s = NULL, *other = NULL, *one = NULL;
+    char pod[34], name[64], ip[32];
+    for (unsigned i = 0; i < MANY; i++) {
+        (void)snprintf(pod, sizeof pod, "a-rather-long-pod-name-%u", i);
+        (void)snprintf(ip, sizeof ip, "10.2.%u.%u", i / 100, i % 100);
+        assert_null(rig_hello(r, pod, ip, "big", 80, &one));
+    }
+    assert_null(rig_hello(r, "client-a", "10.3.0.1", "", 0, &s));
+    assert_null(rig_hello(r, "client-b", "10.3.0.2", "", 0, &other));
+    struct topic *t = watch(r, s, "dst/default/big.default.svc.cluster.local:80");
+    assert_ptr_equal(watch(r, other, t->name), t);
+    assert_true(t->payload != NULL && t->cut.whole != 0);
+    assert_int_equal(r->c.count.topics_cut, 1);
+    struct buf part = own_part(r, t, s);
+    unsigned n = read_part(&part, a);
+    assert_true(n >= 1000 && n + t->cut.left_out <= MANY + MANY / 8);
+    part = own_part(r, t, s);
+    assert_int_equal(read_part(&part, again), n);
+    assert_int_equal(same(a, again), n); /* stable */
+    part = own_part(r, t, other);
+    (void)read_part(&part, b);
+    assert_true(same(a, b) < n * 9 / 10); /* and another pod's is another */
+
+    /* One that leaves moves the revision, whether or not it is in the shared payload, and takes
+     * only its own place. */
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before = t->revision;
+        (void)snprintf(name, sizeof name, "default/a-rather-long-pod-name-%u", i);
+        struct session *gone = NULL;
+        HASH_FIND_STR(r->c.sessions, name, gone);
+        assert_non_null(gone);
+        assert_null(sessions_set_serving(&r->c, gone, false));
+        topics_run_dirty(&r->c);
+        assert_true(t->revision > before);
+        part = own_part(r, t, s);
+        assert_true(read_part(&part, again) >= n - 1);
+        assert_false(again[i]);
+        assert_true(same(a, again) >= n - 1 - i);
+    }
+    assert_int_equal(r->c.count.topics_cut, 1); /* told once */
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
@@ -172,6 +263,7 @@ int main(void)
         TEST(watches_are_limited),
         TEST(revisions_go_on_after_a_restart),
         TEST(a_change_that_is_not_stored_is_not_told),
+        TEST(a_view_too_large_is_a_part_per_pod),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
