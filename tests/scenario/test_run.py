@@ -280,6 +280,24 @@ def test_a_pod_without_a_session_is_found(town):
     wait_for(lambda: town.weft("check", check=False).returncode == 0, "all is well again", 15)
 
 
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+@pytest.mark.skipif(not os.path.exists(FAKETIME), reason="faketime is not installed")
+def test_a_pod_with_another_clock_is_found(town):
+    late = serve(town, "late", env={"WEFT_TEST_PRELOAD": "true", "LD_PRELOAD": FAKETIME, "FAKETIME": "+2h",
+                                    "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+    try:
+        row = r"(?m)^no +clock +default/%s +7[12]\d{5} ms off" % late.pod
+        wait_for(lambda: re.search(row, town.weft("check", check=False).stdout), "check notices", 10)
+        wait_for(lambda: [e for e in town.json("events", "--kind", "CLOCK_SKEW")
+                          if e["object"] == "default/" + late.pod], "the event", 10)
+        assert town.me.http("http://late:8080/").status == 200, "two hours are within every certificate's life"
+    finally:
+        late.stop()
+    wait_for(lambda: town.weft("check", check=False).returncode == 0, "all is well again", 15)
+
+
 def test_lost_capture_is_found_and_told(town):
     me = town.me
     subprocess.run(["ip", "netns", "exec", me.netns, "nft", "flush", "table", "inet", "weft"], check=True)
