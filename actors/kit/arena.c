@@ -72,7 +72,8 @@ static struct arena_block *arena_add_block(struct arena *a, size_t n)
     return b;
 }
 
-void *arena_alloc(struct arena *a, size_t n)
+/* n bytes rounded up to *whole, aligned for any type, not zeroed. */
+static inline void *take(struct arena *a, size_t n, size_t *rounded)
 {
     const size_t align = alignof(max_align_t);
     struct arena_block *b = a->blocks;
@@ -92,19 +93,37 @@ void *arena_alloc(struct arena *a, size_t n)
     p = b->mem + b->used;
     b->used += whole;
     a->used += whole;
-    return memset(p, 0, whole);
+    *rounded = whole;
+    return p;
+}
+
+void *arena_alloc(struct arena *a, size_t n)
+{
+    size_t whole;
+    void *p = take(a, n, &whole);
+
+    return p != NULL ? memset(p, 0, whole) : NULL;
+}
+
+slice_t arena_copy_two(struct arena *arena, slice_t a, slice_t b)
+{
+    size_t whole;
+    uint8_t *p;
+
+    if (a.n >= SIZE_MAX / 2 || b.n >= SIZE_MAX / 2)
+        return slice(NULL, 0);
+    p = take(arena, a.n + b.n + 1, &whole);
+    if (p == NULL)
+        return slice(NULL, 0);
+    if (a.n != 0)
+        memcpy(p, a.p, a.n);
+    if (b.n != 0)
+        memcpy(p + a.n, b.p, b.n);
+    p[a.n + b.n] = '\0';
+    return slice(p, a.n + b.n);
 }
 
 slice_t arena_copy(struct arena *a, slice_t s)
 {
-    uint8_t *p;
-
-    if (s.n == SIZE_MAX)
-        return slice(NULL, 0);
-    p = arena_alloc(a, s.n + 1);
-    if (p == NULL)
-        return slice(NULL, 0);
-    if (s.n != 0)
-        memcpy(p, s.p, s.n);
-    return slice(p, s.n);
+    return arena_copy_two(a, s, slice(NULL, 0));
 }

@@ -20,5 +20,7 @@ void arena_reset(struct arena *a); /* forgets everything, keeps one block for th
 MUST_USE void *arena_alloc(struct arena *a, size_t n);
 /* A copy of s (with a NUL behind it, not counted). p == NULL and n == 0 if there is no room. */
 MUST_USE slice_t arena_copy(struct arena *a, slice_t s);
+/* A copy of a and b in one piece, b behind a (and a NUL behind both). p == NULL if there is no room. */
+MUST_USE slice_t arena_copy_two(struct arena *arena, slice_t a, slice_t b);
 
 #endif

@@ -69,4 +69,10 @@ bool slice_to_cstr(slice_t a, char *dst, size_t cap);
 /* Decimal digits only, nothing else, no overflow, no sign. False leaves *out untouched. */
 bool slice_to_u64(slice_t a, uint64_t *out);
 
+#define SLICE_U64_MAX 20 /* digits of the largest number */
+
+/* The decimal digits of v, written into the end of `room`; the slice points in there. What printf does, at a
+ * tenth of its price: a number stands in every head. */
+slice_t slice_of_u64(uint64_t v, char room[SLICE_U64_MAX]);
+
 #endif

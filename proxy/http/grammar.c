@@ -75,22 +75,29 @@ static bool has_ctl_but_tab(const uint8_t *p, size_t n)
     return false;
 }
 
+static uint64_t word_at(const uint8_t *p)
+{
+    uint64_t w;
+
+    memcpy(&w, p, sizeof(w));
+    return w;
+}
+
 bool http_is_field_value(slice_t s)
 {
+    uint64_t guilty = 0;
     size_t i = 0;
 
     if (s.n == 0)
         return true;
     if (s.p[0] == ' ' || s.p[0] == '\t' || s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t')
         return false;
-    for (; i + 8 <= s.n; i += 8) {
-        uint64_t w;
-
-        memcpy(&w, s.p + i, sizeof(w));
-        if (UNLIKELY(ctl_in_word(w) != 0) && has_ctl_but_tab(s.p + i, 8))
-            return false;
-    }
-    return !has_ctl_but_tab(s.p + i, s.n - i);
+    if (s.n < 8)
+        return !has_ctl_but_tab(s.p, s.n);
+    for (; i + 8 <= s.n; i += 8)
+        guilty |= ctl_in_word(word_at(s.p + i));
+    guilty |= ctl_in_word(word_at(s.p + s.n - 8)); /* the rest, with bytes before it once more */
+    return LIKELY(guilty == 0) || !has_ctl_but_tab(s.p, s.n);
 }
 
 static bool is_port(slice_t s)

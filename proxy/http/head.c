@@ -21,13 +21,21 @@ static const uint8_t flags_of[] = {
 
 static enum field_token one_of(slice_t name, const enum field_token *tokens)
 {
+    /* The last letters differ more than the first ones (l5d-*, weft-*, grpc-*). Setting the bit of lower case
+     * may make a stranger look alike here, never a name of ours look strange. */
+    uint8_t last = name.p[name.n - 1] | 0x20;
+
     for (; *tokens != FIELD_OTHER; tokens++)
-        if (slice_is_nocase(name, names[*tokens]))
+        if (last == (names[*tokens].p[name.n - 1] | 0x20) && slice_is_nocase(name, names[*tokens]))
             return *tokens;
     return FIELD_OTHER;
 }
 
-#define CANDIDATES(...) one_of(name, (const enum field_token[]){__VA_ARGS__, FIELD_OTHER})
+#define CANDIDATES(...)                                                                        \
+    do {                                                                                       \
+        static const enum field_token candidates[] = {__VA_ARGS__, FIELD_OTHER};               \
+        return one_of(name, candidates);                                                       \
+    } while (0)
 
 /* Names by length: at most six are compared. A name added to tbl/fields.h must be added here
  * too; the unit test looks up every line of the table. */
@@ -35,37 +43,37 @@ enum field_token field_token_of(slice_t name)
 {
     switch (name.n) {
     case 2:
-        return CANDIDATES(FIELD_TE);
+        CANDIDATES(FIELD_TE);
     case 4:
-        return CANDIDATES(FIELD_HOST, FIELD_DATE);
+        CANDIDATES(FIELD_HOST, FIELD_DATE);
     case 6:
-        return CANDIDATES(FIELD_EXPECT, FIELD_SERVER);
+        CANDIDATES(FIELD_EXPECT, FIELD_SERVER);
     case 7:
-        return CANDIDATES(FIELD_TRAILER, FIELD_UPGRADE);
+        CANDIDATES(FIELD_TRAILER, FIELD_UPGRADE);
     case 8:
-        return CANDIDATES(FIELD_LOCATION);
+        CANDIDATES(FIELD_LOCATION);
     case 9:
-        return CANDIDATES(FIELD_FORWARDED, FIELD_WEFT_CODE);
+        CANDIDATES(FIELD_FORWARDED, FIELD_WEFT_CODE);
     case 10:
-        return CANDIDATES(FIELD_CONNECTION, FIELD_KEEP_ALIVE);
+        CANDIDATES(FIELD_CONNECTION, FIELD_KEEP_ALIVE);
     case 11:
-        return CANDIDATES(FIELD_GRPC_STATUS, FIELD_RETRY_AFTER);
+        CANDIDATES(FIELD_GRPC_STATUS, FIELD_RETRY_AFTER);
     case 12:
-        return CANDIDATES(FIELD_CONTENT_TYPE, FIELD_PROXY_STATUS, FIELD_GRPC_TIMEOUT,
+        CANDIDATES(FIELD_CONTENT_TYPE, FIELD_PROXY_STATUS, FIELD_GRPC_TIMEOUT,
                           FIELD_GRPC_MESSAGE, FIELD_WEFT_ATTEMPT);
     case 13:
-        return CANDIDATES(FIELD_AUTHORIZATION, FIELD_L5D_CLIENT_ID);
+        CANDIDATES(FIELD_AUTHORIZATION, FIELD_L5D_CLIENT_ID);
     case 14:
-        return CANDIDATES(FIELD_CONTENT_LENGTH, FIELD_L5D_ORIG_PROTO, FIELD_WEFT_DELIVERED,
+        CANDIDATES(FIELD_CONTENT_LENGTH, FIELD_L5D_ORIG_PROTO, FIELD_WEFT_DELIVERED,
                           FIELD_HTTP2_SETTINGS, FIELD_L5D_REQUIRE_ID);
     case 15:
-        return CANDIDATES(FIELD_IDEMPOTENCY_KEY, FIELD_L5D_PROXY_ERROR);
+        CANDIDATES(FIELD_IDEMPOTENCY_KEY, FIELD_L5D_PROXY_ERROR);
     case 16:
-        return CANDIDATES(FIELD_PROXY_CONNECTION, FIELD_L5D_DST_OVERRIDE);
+        CANDIDATES(FIELD_PROXY_CONNECTION, FIELD_L5D_DST_OVERRIDE);
     case 17:
-        return CANDIDATES(FIELD_TRANSFER_ENCODING, FIELD_L5D_DST_CANONICAL);
+        CANDIDATES(FIELD_TRANSFER_ENCODING, FIELD_L5D_DST_CANONICAL);
     case 20:
-        return CANDIDATES(FIELD_L5D_PROXY_CONNECTION);
+        CANDIDATES(FIELD_L5D_PROXY_CONNECTION);
     default:
         return FIELD_OTHER;
     }

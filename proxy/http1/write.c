@@ -97,16 +97,16 @@ static bool put_connection(const struct write_head *w, bool is_request, struct b
 
 static bool put_framing(const struct write_head *w, struct buf *out)
 {
-    char digits[24];
-    int n;
+    char digits[SLICE_U64_MAX];
 
     switch (w->framing) {
     case WRITE_NONE:
     case WRITE_UNTIL_CLOSE:
         return true;
     case WRITE_LENGTH:
-        n = snprintf(digits, sizeof(digits), "%lld", (long long)w->head->content_length);
-        return put_line(out, spelled(w->head, FIELD_CONTENT_LENGTH), slice(digits, (size_t)n));
+        BUG_ON(w->head->content_length < 0);
+        return put_line(out, spelled(w->head, FIELD_CONTENT_LENGTH),
+                        slice_of_u64((uint64_t)w->head->content_length, digits));
     case WRITE_CHUNKED:
         return put_line(out, spelled(w->head, FIELD_TRANSFER_ENCODING), SLICE_LIT("chunked"));
     }
@@ -147,13 +147,15 @@ static bool put_response(const struct write_head *w, struct buf *out)
 {
     const struct head *h = w->head;
     slice_t reason = h->reason.n > 0 ? h->reason : http_reason(h->status);
-    char line[16];
+    char line[] = "HTTP/1.1 000 ";
 
     if (h->status < 100 || h->status > 999 || !http_is_field_value(reason))
         return false;
-    (void)snprintf(line, sizeof(line), "HTTP/1.%c %u ", w->version == HTTP_1_0 ? '0' : '1',
-                   (unsigned)h->status);
-    return put(out, slice_str(line)) && put(out, reason) && PUT_LIT(out, "\r\n") &&
+    line[7] = w->version == HTTP_1_0 ? '0' : '1';
+    line[9] = (char)('0' + h->status / 100);
+    line[10] = (char)('0' + h->status / 10 % 10);
+    line[11] = (char)('0' + h->status % 10);
+    return put(out, slice(line, sizeof(line) - 1)) && put(out, reason) && PUT_LIT(out, "\r\n") &&
            put_fields(h, out) && put_framing(w, out) && put_connection(w, false, out) &&
            PUT_LIT(out, "\r\n");
 }

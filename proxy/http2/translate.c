@@ -4,7 +4,6 @@
  * (illegal ones arrive at the callback for invalid fields, which refuses the stream). */
 #include "proxy/http2/session.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define FIELD_OVERHEAD 32 /* RFC 9113 6.5.2 */
@@ -83,7 +82,7 @@ enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value)
 {
     const struct http_limits *limits = &st->of->limits;
     struct head *h = st->in.head;
-    slice_t n, v;
+    slice_t both, n, v;
 
     st->in.bytes += name.n + value.n + FIELD_OVERHEAD;
     if (st->in.bytes > limits->head_max)
@@ -94,9 +93,12 @@ enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value)
         return REFUSED_FIELD_COUNT;
     if (http_is_framing_twin(name)) /* harmless here, but the next hop may be HTTP/1 */
         return REFUSED_FIELD;
-    n = arena_copy(st->s.arena, name);
-    v = arena_copy(st->s.arena, value);
-    if (n.p == NULL || v.p == NULL || head_add(h, st->s.arena, n, v) != OK)
+    both = arena_copy_two(st->s.arena, name, value);
+    if (both.p == NULL)
+        return REFUSED_NO_MEMORY;
+    n = slice(both.p, name.n);
+    v = slice(both.p + name.n, value.n);
+    if (head_add(h, st->s.arena, n, v) != OK)
         return REFUSED_NO_MEMORY;
     if (n.n == 6 && memcmp(n.p, "cookie", 6) == 0)
         st->in.cookies++;
@@ -244,12 +246,9 @@ bool h2_print_head(const struct head *h, bool is_request, struct h2_nv *out)
         out->status[2] = (char)('0' + h->status % 10);
         put(out, SLICE_LIT(":status"), slice(out->status, 3));
     }
-    if (h->content_length >= 0 && !h->is_connect) {
-        int n =
-            snprintf(out->length, sizeof(out->length), "%lld", (long long)h->content_length);
-
-        put(out, SLICE_LIT("content-length"), slice(out->length, (size_t)n));
-    }
+    if (h->content_length >= 0 && !h->is_connect)
+        put(out, SLICE_LIT("content-length"),
+            slice_of_u64((uint64_t)h->content_length, out->length));
     if (is_request && h->accepts_trailers)
         put(out, SLICE_LIT("te"), SLICE_LIT("trailers"));
     return put_fields(h, out);

@@ -14,6 +14,43 @@
 
 #include <cmocka.h>
 
+static void test_slice_of_u64(void **state)
+{
+    static const uint64_t values[] = {0, 7, 10, 99, 100, 65535, 1234567890, UINT64_MAX / 10, UINT64_MAX};
+    char room[SLICE_U64_MAX], text[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        uint64_t back = 1;
+        slice_t s = slice_of_u64(values[i], room);
+
+        (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)values[i]);
+        assert_true(slice_is_str(s, text));
+        assert_true(slice_to_u64(s, &back));
+        assert_true(back == values[i]);
+    }
+}
+
+static void test_arena_copy_two(void **state)
+{
+    struct arena a;
+    slice_t s;
+
+    (void)state;
+    arena_init(&a, 64);
+    s = arena_copy_two(&a, SLICE_LIT("one"), SLICE_LIT("two"));
+    assert_true(slice_is_str(s, "onetwo"));
+    assert_int_equal(s.p[6], 0);
+    s = arena_copy_two(&a, SLICE_LIT("one"), slice(NULL, 0));
+    assert_true(slice_is_str(s, "one"));
+    s = arena_copy_two(&a, slice(NULL, 0), slice(NULL, 0));
+    assert_non_null(s.p);
+    assert_int_equal(s.n, 0);
+    assert_null(arena_copy_two(&a, slice(s.p, SIZE_MAX / 2), slice(s.p, SIZE_MAX / 2)).p);
+    assert_null(arena_copy_two(&a, slice(s.p, 60), slice(s.p, 60)).p);
+    arena_done(&a);
+}
+
 static void test_slice_to_u64(void **state)
 {
     static const struct {
@@ -342,6 +379,7 @@ static void test_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_slice_of_u64), cmocka_unit_test(test_arena_copy_two),
         cmocka_unit_test(test_slice_to_u64), cmocka_unit_test(test_slice_to_cstr),
         cmocka_unit_test(test_slice_compare), cmocka_unit_test(test_buf_ceiling),
         cmocka_unit_test(test_buf_queue),    cmocka_unit_test(test_arena),
