@@ -2,6 +2,7 @@
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
+#include "proxy/http2/memory.h"
 
 #include <event2/event.h>
 #include <stdlib.h>
@@ -414,8 +415,8 @@ static int make_session(struct h2_session *x)
         nghttp2_option_set_max_deflate_dynamic_table_size(opt, ENCODER_TABLE_MAX);
         nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
         nghttp2_option_set_max_outbound_ack(opt, OUT_QUEUE_MAX);
-        rv = x->is_server ? nghttp2_session_server_new2(&x->ng, cb, x, opt)
-                          : nghttp2_session_client_new2(&x->ng, cb, x, opt);
+        rv = x->is_server ? nghttp2_session_server_new3(&x->ng, cb, x, opt, h2_memory())
+                          : nghttp2_session_client_new3(&x->ng, cb, x, opt, h2_memory());
     }
     nghttp2_option_del(opt);
     nghttp2_session_callbacks_del(cb);
