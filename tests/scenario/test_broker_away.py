@@ -1,5 +1,6 @@
 """The control plane is killed and stays away: what runs goes on, whatever of a pod dies comes back with what it knows,
 a renewal waits, what was never heard of is refused with a code of its own; and at its return all is as before."""
+import json
 import os
 import signal
 import subprocess
@@ -121,6 +122,36 @@ def test_wait_names_a_laggard(small):
     assert waiting.wait(10 * SLOW) == 0, waiting.stdout.read()
     waiting.stdout.close()
     assert small.caller.http("http://web:8080/").headers.get("x-version") == "3"
+
+
+def test_check_names_who_is_silent_and_who_lags():
+    """Only problems are said: not of a pod that is well, but of one that applies nothing, and of one that says nothing."""
+    m = Mesh(env={"WEFT_LEASE": "60s"})
+    try:
+        m.up()
+        web = m.run("web", ["/usr/bin/python3", "-m", "http.server", "8080"], ["8080/http1"])
+        client = m.client()
+        wait_for(lambda: client.http("http://web:8080/").status == 200, "it serves")
+
+        def said():
+            rows = json.loads(m.weft("check", "-o", "json", check=False).stdout)["checks"]
+            return {r["about"]: r["text"] for r in rows if r["check"] == "link"}
+        assert said() == {}
+        stopped = [  # the supervisors first: they would end a worker that stands still
+            app.status()[name]["pid"] for app, name in ((client, "weft-supervisor"), (web, "weft-supervisor"),
+                                                        (client, "weft-proxy.0"), (web, "weft-link"))]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            m.apply(ROUTE % 1, wait=False)
+            wait_for(lambda: set(said()) == {"default/" + web.pod, "default/" + client.pod}, "both are named", 40)
+            assert "last heard" in said()["default/" + web.pod] and "has applied revision" in said()["default/" + client.pod]
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: said() == {}, "all is well again", 30)
+    finally:
+        m.down()
 
 
 def test_what_was_acknowledged_survives_a_kill(small):

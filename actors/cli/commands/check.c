@@ -22,7 +22,9 @@
 
 #define CERT_WARN_S   (2 * 3600)       /* a workload's: renewal is due at half of 24 h */
 #define ISSUER_WARN_S (30 * 24 * 3600) /* the issuer's and the root's */
-#define SKEW_WARN_MS  5000
+#define SKEW_WARN_MS  30000 /* as the broker's and the links' own warnings */
+#define HEARD_WARN_MS 15000 /* links speak every 2 s, the broker writes it every 5 s */
+#define LAG_WARN_MS   15000 /* a change that is not in force after so long */
 #define DISK_WARN_MIB 16
 
 struct check {
@@ -189,11 +191,31 @@ static void check_control(struct check *c)
                   s.at[i].state, s.at[i].restarts);
 }
 
+/* Said only if it is a problem. */
+static void check_lag(struct check *c, const json_t *row)
+{
+    int64_t silent = check_number(row, "silent_s"), behind = check_number(row, "behind_s");
+    const char *pod = check_text(row, "pod");
+
+    if (silent * 1000 > HEARD_WARN_MS)
+        check_add(c, false, "link", pod,
+                  "last heard %" PRId64 " s ago: its changes do not arrive", silent);
+    else if (behind * 1000 > LAG_WARN_MS)
+        check_add(c, false, "link", pod,
+                  "has applied revision %" PRId64 " of %" PRId64
+                  ": what was changed %" PRId64 " s ago is not in force there",
+                  check_number(row, "acked_revision"), check_number(row, "newest"), behind);
+}
+
 static void check_sessions(struct check *c)
 {
     json_t *rows = check_query(c,
-                               "select namespace||'/'||pod as pod,serving,clock_skew_ms "
-                               "from mesh_sessions order by 1",
+                               "select namespace||'/'||pod as pod,serving,clock_skew_ms,"
+                               "unixepoch()-unixepoch(last_heard) as silent_s,"
+                               "acked_revision,(select max(revision) from revisions) as newest,"
+                               "(select unixepoch()-min(at_ms)/1000 from revisions r "
+                               "where r.revision>s.acked_revision) as behind_s "
+                               "from mesh_sessions s order by 1",
                                "session");
     size_t i;
     json_t *row;
@@ -206,6 +228,7 @@ static void check_sessions(struct check *c)
         (void)json_object_set_new(c->sessions, check_text(row, "pod"), json_true());
         check_add(c, check_number(row, "serving") != 0, "session", check_text(row, "pod"), "%s",
                   check_number(row, "serving") != 0 ? "serving" : "connected, not serving");
+        check_lag(c, row);
         if (skew > SKEW_WARN_MS || skew < -SKEW_WARN_MS)
             check_add(c, false, "clock", check_text(row, "pod"),
                       "%" PRId64
