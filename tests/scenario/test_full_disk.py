@@ -24,6 +24,8 @@ def small():
             m.down()
         finally:
             subprocess.run(["umount", "-l", disk], check=True)
+            os.rmdir(disk)
+            os.rmdir(m.dir)
 
 
 def test_a_full_disk(small):
