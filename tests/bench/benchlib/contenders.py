@@ -31,7 +31,54 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s;
         procs.stop(self.p)
 
 
+class H2Origin:
+    """nghttpd with a file of 100 bytes; with trailers it ends its answers as a gRPC server does."""
+
+    def __init__(self, work, is_grpc=False):
+        self.dir, self.p, self.is_grpc = os.path.join(work, "origin"), None, is_grpc
+        self.port, = procs.free_ports(1)
+
+    def start(self):
+        os.mkdir(self.dir)
+        with open(os.path.join(self.dir, "100"), "wb") as f:
+            f.write(b"\0\0\0\0\x5f" + b"x" * 95)
+        more = ["--trailer=grpc-status: 0"] if self.is_grpc else []
+        self.p = procs.start(["nghttpd", "--no-tls", "-d", self.dir, *more, str(self.port)],
+                             os.path.join(self.dir, "log"))
+        procs.wait_port(self.port)
+
+    def stop(self):
+        procs.stop(self.p)
+
+
+class TCPOrigin:
+    """tcp_peer.py: takes what comes and counts it, or sends every byte back."""
+
+    def __init__(self, work, mode):
+        self.dir, self.p, self.mode = os.path.join(work, "tcp-" + mode), None, mode
+        self.port, = procs.free_ports(1)
+
+    def start(self):
+        os.mkdir(self.dir)
+        peer = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tcp_peer.py")
+        self.count = os.path.join(self.dir, "count")
+        self.p = procs.start(["/usr/bin/python3", peer, self.mode, str(self.port), self.count],
+                             os.path.join(self.dir, "log"))
+        procs.wait_port(self.port)
+
+    def received(self):
+        with open(self.count) as f:
+            return int(f.read() or 0)
+
+    def stop(self):
+        procs.stop(self.p)
+
+
 class Pair:
+    protocol = "http1"  # what the application speaks: http1, http2 or opaque
+    more = ""           # further services of Weft's server, further sections of HAProxy's server
+    more_out = ""       # further sections of HAProxy's client
+
     def __init__(self, name, work, origin_port, pki):
         self.dir, self.origin, self.pki = os.path.join(work, name), origin_port, pki
         os.makedirs(self.dir)
@@ -73,35 +120,37 @@ class Pair:
 
 class HAProxy(Pair):
     def start_both(self):
-        common = """
+        is_h2, is_tcp = self.protocol == "http2", self.protocol == "opaque"
+        proto, alpn = " proto h2" if is_h2 else "", "" if is_tcp else " alpn h2"
+        common = f"""
 global
   nbthread 1
   maxconn 4000
   ssl-default-bind-options ssl-min-ver TLSv1.3
   ssl-default-server-options ssl-min-ver TLSv1.3
 defaults
-  mode http
+  mode {"tcp" if is_tcp else "http"}
   timeout connect 5s
   timeout client 300s
   timeout server 300s
-  timeout http-keep-alive 300s
-  http-reuse always
+{"" if is_tcp else "  timeout http-keep-alive 300s"}
+{"" if is_tcp else "  http-reuse always"}
 """
         k = self.pki
         inbound = common + f"""
 frontend in
-  bind 127.0.0.1:{self.inner} ssl crt {k.server_pem} ca-file {k.ca} verify required alpn h2
+  bind 127.0.0.1:{self.inner} ssl crt {k.server_pem} ca-file {k.ca} verify required{alpn}
   default_backend app
 backend app
-  server s 127.0.0.1:{self.origin} pool-max-conn 1000
-"""
+  server s 127.0.0.1:{self.origin} pool-max-conn 1000{proto}
+""" + self.more
         outbound = common + f"""
 frontend out
-  bind 127.0.0.1:{self.port}
+  bind 127.0.0.1:{self.port}{proto}
   default_backend peer
 backend peer
-  server s 127.0.0.1:{self.inner} ssl crt {k.client_pem} ca-file {k.ca} verify required verifyhost {k.name} sni str({k.name}) alpn h2
-"""
+  server s 127.0.0.1:{self.inner} ssl crt {k.client_pem} ca-file {k.ca} verify required verifyhost {k.name} sni str({k.name}){alpn}
+""" + self.more_out
         for name, conf in (("in.cfg", inbound), ("out.cfg", outbound)):
             self.run(["haproxy", "-db", "-q", "-f", self.file(name, conf)])
 
@@ -113,7 +162,7 @@ class NGHTTPX(Pair):
                 "--tls-min-proto-version=TLSv1.3", "--single-process", "--no-ocsp",
                 "--frontend-keep-alive-timeout=300s", "--backend-keep-alive-timeout=300s"]
         base = [a for a in base if a != "--no-server-push"]
-        self.run(base + [f"--frontend=127.0.0.1,{self.inner}", f"--backend=127.0.0.1,{self.origin};;proto=http/1.1",
+        self.run(base + [f"--frontend=127.0.0.1,{self.inner}", f"--backend=127.0.0.1,{self.origin};;proto={'h2' if self.protocol == 'http2' else 'http/1.1'}",
                          "--verify-client", f"--verify-client-cacert={k.ca}", k.server_key, k.server_crt])
         self.run(base + [f"--frontend=127.0.0.1,{self.port};no-tls",
                          f"--backend=127.0.0.1,{self.inner};;proto=h2;tls;sni={k.name}", f"--cacert={k.ca}",
@@ -155,6 +204,9 @@ class Weft(Pair):
         self.bin = os.path.abspath(bin_dir)
         self.is_up = False
 
+    def serves(self):
+        return f"server:{self.origin}/{self.protocol}{self.more}"
+
     def weft(self, command, *args, state=False):
         argv = [os.path.join(self.bin, "weft"), command, *args, "--run", os.path.join(self.dir, "run")]
         if state:
@@ -174,7 +226,10 @@ class Weft(Pair):
             self.weft("down")
 
 
-def make(name, work, origin_port, pki, bin_dir):
+def make(name, work, origin_port, pki, bin_dir, protocol="http1"):
     if name == "weft":
-        return Weft(name, work, origin_port, pki, bin_dir)
-    return {"haproxy": HAProxy, "nghttpx": NGHTTPX, "nginx": NGINX}[name](name, work, origin_port, pki)
+        c = Weft(name, work, origin_port, pki, bin_dir)
+    else:
+        c = {"haproxy": HAProxy, "nghttpx": NGHTTPX, "nginx": NGINX}[name](name, work, origin_port, pki)
+    c.protocol = protocol
+    return c

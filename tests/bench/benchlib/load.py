@@ -41,3 +41,19 @@ def fixed_rate(port, rate, seconds, connections=16):
         raise RuntimeError(f"h2load: {len(lat)} of {len(rows)} requests succeeded: " + " ".join(out.split())[-300:])
     return {"requests": len(lat), "rps": len(lat) / seconds, "p50_us": float(lat[len(lat) // 2]),
             "p99_us": float(lat[min(len(lat) - 1, len(lat) * 99 // 100)])}
+
+
+def h2(port, seconds, connections=1, streams=100, grpc_body=None):
+    """h2load over HTTP/2 with prior knowledge; with grpc_body as a unary gRPC call looks."""
+    argv = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "--warm-up-time=0"]
+    if grpc_body:
+        argv += ["-d", grpc_body, "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
+        out = subprocess.run([*argv, f"--log-file={log.name}", f"http://127.0.0.1:{port}/100"], capture_output=True,
+                             text=True, env=procs.env(), timeout=seconds + 30).stdout
+        rows = [line.split("\t") for line in open(log.name)]
+    lat = sorted(int(r[2]) for r in rows if r[1] == "200")
+    if not lat or len(lat) < 0.99 * len(rows):
+        raise RuntimeError(f"h2load: {len(lat)} of {len(rows)} requests succeeded: " + " ".join(out.split())[-300:])
+    return {"requests": len(lat), "rps": len(lat) / seconds, "p50_us": float(lat[len(lat) // 2]),
+            "p99_us": float(lat[min(len(lat) - 1, len(lat) * 99 // 100)])}

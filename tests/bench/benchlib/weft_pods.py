@@ -48,15 +48,38 @@ def _ready(port, seconds=20):
     raise RuntimeError(f"pod with admin port {port} is not ready: {last}")
 
 
+def _anchors(pair):
+    lines = pair.weft("token", "--as", "default/anchors", "--anchors").splitlines()
+    return "\n".join(lines[2:]) + "\n", lines[1]
+
+
+def idle_pod(pair, name):
+    """One more pod, without traffic."""
+    anchors, key = _anchors(pair)
+    ports = procs.free_ports(3)
+    p = _pod(pair, name, "127.0.0.1", "", ports, anchors, key)
+    _ready(ports[2])
+    return p
+
+
+def client_of(pair, name, port, target_port):
+    """One more pod whose outbound port `port` leads to the server's port target_port."""
+    anchors, key = _anchors(pair)
+    ports = procs.free_ports(2)
+    p = _pod(pair, name, "127.0.0.1", "", (port, ports[0], ports[1]), anchors, key,
+             WEFT_OUTBOUND_TARGET=f"server:{target_port}")
+    _ready(ports[1])
+    return p
+
+
 def start(pair):
     for d in ("run", "state"):
         os.makedirs(os.path.join(pair.dir, d), exist_ok=True)
     pair.weft("up", "--bridge", "weftbench0", "--net", "10.217.0.0/16", state=True)
     pair.is_up = True
-    lines = pair.weft("token", "--as", "default/anchors", "--anchors").splitlines()
-    key, anchors = lines[1], "\n".join(lines[2:]) + "\n"
+    anchors, key = _anchors(pair)
     ports = procs.free_ports(5)
-    _pod(pair, "server", procs.SERVER_IP, f"server:{pair.origin}/http1", (ports[2], pair.inner, ports[0]), anchors, key)
+    _pod(pair, "server", procs.SERVER_IP, pair.serves(), (ports[2], pair.inner, ports[0]), anchors, key)
     _pod(pair, "client", "127.0.0.1", "", (pair.port, ports[3], ports[1]), anchors, key,
          WEFT_OUTBOUND_TARGET=f"server:{pair.origin}")
     for admin in ports[:2]:
