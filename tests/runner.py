@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,9 @@ def fuzz(tree):
 
 
 def main():
+    # Who starts us in the background may have told us to ignore Ctrl-C; the tests that press it must not inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     lanes = ("unit", "scenario", "asan", "fuzz")
     only = sys.argv[1] if len(sys.argv) > 1 else None
     if only and only not in lanes:
