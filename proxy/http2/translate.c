@@ -105,7 +105,8 @@ enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value)
     return take_meaning(st, &h->fields[h->n_fields - 1]);
 }
 
-/* RFC 9113 8.2.3: crumbs become one field again, in one pass. */
+/* RFC 9113 8.2.3: crumbs become one field again, in one pass. Empty ones add nothing: a value must not end
+ * with the blank of a separator. */
 static enum refusal join_cookies(struct h2_stream *st)
 {
     struct head *h = st->in.head;
@@ -126,15 +127,17 @@ static enum refusal join_cookies(struct h2_stream *st)
 
         if (!slice_is_str(f->name, "cookie"))
             continue;
-        if (first != NULL) {
+        if (first != NULL)
+            f->is_removed = true;
+        else
+            first = f;
+        if (f->value.n == 0)
+            continue;
+        if (at != all) {
             *at++ = ';';
             *at++ = ' ';
-            f->is_removed = true;
-        } else {
-            first = f;
         }
-        if (f->value.n > 0)
-            memcpy(at, f->value.p, f->value.n);
+        memcpy(at, f->value.p, f->value.n);
         at += f->value.n;
     }
     if (first != NULL)

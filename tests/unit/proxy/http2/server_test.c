@@ -272,7 +272,7 @@ static void request_heads(void **state)
 
 static void cookie_crumbs_are_joined(void **state)
 {
-    static const char *const pairs[] = {BASE, "cookie", "a=1", "x", "y", "cookie", "b=2", "cookie", "", NULL};
+    static const char *const pairs[] = {BASE, "cookie", "", "cookie", "a=1", "x", "y", "cookie", "b=2", "cookie", "", NULL};
     struct peer p;
     struct field *f;
 
@@ -281,7 +281,7 @@ static void cookie_crumbs_are_joined(void **state)
     say_headers(&p, 1, true, pairs);
     rig_run(&p.r);
     f = head_find_name(p.r.head, SLICE_LIT("cookie"));
-    assert_true(slice_is_str(f->value, "a=1; b=2; "));
+    assert_true(slice_is_str(f->value, "a=1; b=2")); /* a value has no blank at its end */
     f->is_removed = true;
     assert_null(head_find_name(p.r.head, SLICE_LIT("cookie")));
     done(&p);
