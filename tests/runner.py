@@ -132,7 +132,7 @@ def fuzz(tree):
         os.makedirs(work)
         seeds = [d for d in (os.path.join(ROOT, "tests", "fuzz", "corpus", name), os.path.join(tree, "seeds", name))
                  if os.path.isdir(d)]
-        rc = run([path, f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
+        rc = run([path, "-seed=1", f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
                   f"-artifact_prefix={LOGS}/{name}-", work, *seeds], log, FUZZ_SECONDS + 120, SAN_ENV)
         return name, log, rc
 
