@@ -42,6 +42,38 @@ bool classify_is_success(const struct classify_end *end)
     return end->grpc_status < GRPC_STATUSES && (GRPC_FAILURES >> end->grpc_status & 1) == 0;
 }
 
+/* The class that decides, or NULL. */
+static const struct wire_response_class *class_of(uint16_t status,
+                                                  const struct wire_response_class *classes,
+                                                  size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (status >= classes[i].low && status <= classes[i].high)
+            return &classes[i];
+    return NULL;
+}
+
+bool classify_is_success_by(const struct classify_end *end,
+                            const struct wire_response_class *classes, size_t n)
+{
+    const struct wire_response_class *c = class_of(end->status, classes, n);
+
+    if (end->status == 0 || end->was_cut)
+        return false;
+    return c != NULL ? !c->is_failure : classify_is_success(end);
+}
+
+enum classify_head classify_head(const struct classify_end *end,
+                                 const struct wire_response_class *classes, size_t n)
+{
+    bool is_open = end->is_grpc && !end->has_grpc && end->status == 200 && !end->was_cut &&
+                   class_of(end->status, classes, n) == NULL;
+
+    if (is_open)
+        return CLASSIFY_OPEN;
+    return classify_is_success_by(end, classes, n) ? CLASSIFY_SUCCESS : CLASSIFY_FAILURE;
+}
+
 bool classify_is_grpc(slice_t content_type)
 {
     slice_t prefix = SLICE_LIT("application/grpc");

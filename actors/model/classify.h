@@ -2,6 +2,8 @@
 #ifndef MODEL_CLASSIFY_H
 #define MODEL_CLASSIFY_H
 
+#include "wire/wire.h"
+
 #include "kit/slice.h"
 
 #include <stdbool.h>
@@ -44,6 +46,19 @@ struct classify_end {
  * answer, is failure. Unlike Linkerd, a gRPC stream that ends without grpc-status is a failure:
  * it violates the protocol, and clients report it as an error. */
 bool classify_is_success(const struct classify_end *end);
+
+/* The same with the rule's classes (ServiceProfile responseClasses): the first one whose range has the
+ * HTTP status decides, whatever a grpc-status says; where none fits, as above. What was cut, or had no
+ * answer, is failure all the same. `n` may be 0. */
+bool classify_is_success_by(const struct classify_end *end,
+                            const struct wire_response_class *classes, size_t n);
+
+/* What the head of a response alone says, for a retry before any of it is passed on: `end` as far as it
+ * is known (has_grpc: the head carries a grpc-status, i.e. trailers-only). OPEN: a gRPC response whose
+ * trailers decide. */
+enum classify_head { CLASSIFY_OPEN, CLASSIFY_SUCCESS, CLASSIFY_FAILURE };
+enum classify_head classify_head(const struct classify_end *end,
+                                 const struct wire_response_class *classes, size_t n);
 
 /* "application/grpc", alone or with +suffix or ;parameters (not application/grpc-web). */
 bool classify_is_grpc(slice_t content_type);

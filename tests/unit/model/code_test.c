@@ -106,6 +106,49 @@ static void test_success(void **state)
     assert_string_equal(classify_grpc_name(17), "");
 }
 
+static void test_classes_of_a_profile(void **state)
+{
+    static const struct wire_response_class classes[] = {
+        {404, 404, true}, {500, 501, false}, {400, 599, true}, {200, 200, false}};
+    static const struct {
+        struct classify_end end;
+        size_t n;
+        bool want;
+        enum classify_head head;
+    } cases[] = {
+        {{.status = 404}, 4, false, CLASSIFY_FAILURE},
+        {{.status = 403}, 4, false, CLASSIFY_FAILURE},
+        {{.status = 500}, 4, true, CLASSIFY_SUCCESS},
+        {{.status = 502}, 4, false, CLASSIFY_FAILURE},
+        {{.status = 201}, 4, true, CLASSIFY_SUCCESS},
+        {{.status = 201}, 0, true, CLASSIFY_SUCCESS},
+        {{.status = 500}, 0, false, CLASSIFY_FAILURE},
+        {{.status = 403}, 2, true, CLASSIFY_SUCCESS},
+        {{.status = 500, .was_cut = true}, 4, false, CLASSIFY_FAILURE},
+        {{.status = 0}, 4, false, CLASSIFY_FAILURE},
+        /* the class decides, not the grpc-status */
+        {{.status = 200, .is_grpc = true, .has_grpc = true, .grpc_status = GRPC_INTERNAL},
+         4,
+         true,
+         CLASSIFY_SUCCESS},
+        {{.status = 200, .is_grpc = true, .has_grpc = true, .grpc_status = GRPC_INTERNAL},
+         3,
+         false,
+         CLASSIFY_FAILURE},
+        {{.status = 200, .is_grpc = true}, 0, false, CLASSIFY_OPEN},
+        {{.status = 200, .is_grpc = true}, 4, true, CLASSIFY_SUCCESS},
+        {{.status = 503, .is_grpc = true}, 0, false, CLASSIFY_FAILURE},
+        {{.status = 200, .is_grpc = true, .was_cut = true}, 0, false, CLASSIFY_FAILURE},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(classify_is_success_by(&cases[i].end, classes, cases[i].n),
+                         cases[i].want);
+        assert_int_equal(classify_head(&cases[i].end, classes, cases[i].n), cases[i].head);
+    }
+}
+
 static void test_buckets(void **state)
 {
     (void)state;
@@ -122,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_are_sound),
         cmocka_unit_test(test_success),
+        cmocka_unit_test(test_classes_of_a_profile),
         cmocka_unit_test(test_buckets),
     };
 
