@@ -7,6 +7,8 @@
  *   HEAD   a part of a head has come; the timer runs, absolute (slowloris)
  *   OPEN   the exchange has the stream; `in` says what is read, `out` what may be written
  *   DRAIN  the answer is complete, the request's content is read and dropped up to a limit
+ *   CUT    the answer was cut short and its framing cannot show it: what is queued of it goes out, then a
+ *          reset; what the client sends is dropped
  *
  * Pipelined requests stay in the conn (paused) until the stream is released, so answers are in
  * order by construction. Leaving OPEN is done in server_release, server_reset and stream_fail
@@ -29,8 +31,9 @@
     (64 * 1024) /* unread content that is dropped to keep the connection (H1-31) */
 #define READ_MAX        (64 * 1024) /* the conn's largest piece */
 #define IDLE_RELEASE_MS 2000
+#define CUT_WAIT_MS     2000 /* longest wait for a slow client before its cut answer is reset */
 
-enum server_state { SERVER_IDLE, SERVER_HEAD, SERVER_OPEN, SERVER_DRAIN };
+enum server_state { SERVER_IDLE, SERVER_HEAD, SERVER_OPEN, SERVER_DRAIN, SERVER_CUT };
 
 enum out_framing {
     OUT_NOTHING, /* no final head was sent yet, or it has no content */
@@ -310,6 +313,8 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     slice_t in = bytes;
     bool goes_on = true;
 
+    if (sv->state == SERVER_CUT)
+        return bytes.n;
     /* A zero-length chunk piece may end a body without bytes, hence the look at `in` first. */
     while (goes_on && in.n > 0 && !conn_is_closing(c)) {
         goes_on = sv->state == SERVER_IDLE || sv->state == SERVER_HEAD ? read_head(sv, &in)
@@ -324,6 +329,8 @@ static void on_eof(struct conn *c, bool is_clean)
 {
     struct h1_server *sv = server_from(conn_owner(c));
 
+    if (sv->state == SERVER_CUT)
+        return;
     if (sv->state != SERVER_OPEN) {
         conn_close_gently(c, sv->state == SERVER_DRAIN ? CLOSE_DONE : CLOSE_PEER_CLOSED);
     } else if (sv->is_tunnel && is_clean) {
@@ -347,6 +354,8 @@ static void on_sent(struct conn *c, size_t n)
 
     if (content > 0 && sv->is_live)
         sv->s.events->on_sent(sv->s.arg, &sv->s, content);
+    if (sv->state == SERVER_CUT && sv->sent.left >= sv->sent.handed)
+        conn_abort(c, CLOSE_OTHER_SIDE);
 }
 
 static void on_closed(struct conn *c, enum close_reason why)
@@ -376,7 +385,9 @@ static void on_timer(void *arg)
     struct h1_server *sv = server_from(arg);
     uint64_t now = clock_now_ms();
 
-    if (sv->state == SERVER_HEAD) {
+    if (sv->state == SERVER_CUT) {
+        conn_abort(sv->c, CLOSE_OTHER_SIDE);
+    } else if (sv->state == SERVER_HEAD) {
         if (now >= sv->head_deadline_ms)
             refuse_head(sv, REFUSED_TIMEOUT);
         else
@@ -514,7 +525,7 @@ static void server_send_body(struct stream *s, slice_t bytes, bool is_end)
     if (!is_end)
         return;
     if (sv->out == OUT_CHUNKED)
-        sv->sent.handed += h1_write_last_chunk(sv->c, NULL, 0);
+        sv->sent.handed += h1_write_last_chunk(sv->c, &sv->scratch, NULL, 0);
     else if (sv->out == OUT_RAW)
         conn_finish(sv->c);
     end_answer(sv);
@@ -525,7 +536,7 @@ static void server_send_trailers(struct stream *s, const struct field *fields, s
     struct h1_server *sv = server_of(s);
 
     if (sv->out == OUT_CHUNKED) {
-        sv->sent.handed += h1_write_last_chunk(sv->c, fields, n);
+        sv->sent.handed += h1_write_last_chunk(sv->c, &sv->scratch, fields, n);
         end_answer(sv);
     } else {
         server_send_body(s, slice(NULL, 0), true);
@@ -541,13 +552,22 @@ static void server_credit(struct stream *s, size_t n)
         conn_resume(sv->c, PAUSE_PEER_FULL);
 }
 
-/* An answer that ends with the connection must not look complete when it is not: reset. */
+/* The client gets what came of the answer, at least its head, and sees that it is not whole. One that ends with
+ * the connection must not look complete: reset. */
 static void cut(struct h1_server *sv)
 {
-    if (sv->out == OUT_UNTIL_CLOSE || sv->out == OUT_RAW)
-        conn_abort(sv->c, CLOSE_OTHER_SIDE);
-    else
+    if (!sv->is_answered) {
         conn_close(sv->c, CLOSE_OTHER_SIDE);
+    } else if (sv->out == OUT_LENGTH || sv->out == OUT_CHUNKED) {
+        conn_close_gently(sv->c, CLOSE_OTHER_SIDE);
+    } else if (sv->sent.left >= sv->sent.handed) {
+        conn_abort(sv->c, CLOSE_OTHER_SIDE);
+    } else {
+        sv->state = SERVER_CUT;
+        timer_once(&sv->timer, CUT_WAIT_MS);
+        conn_resume(sv->c, PAUSE_PEER_FULL);
+        conn_resume(sv->c, PAUSE_OWNER);
+    }
 }
 
 static void server_reset(struct stream *s, enum stream_error why)

@@ -116,8 +116,16 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
                            ? CLOSE_FLOOD
                            : CLOSE_BAD_PROTOCOL;
     }
-    st = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
-    if (st != NULL) {
+    st = ends || frame->hd.type == NGHTTP2_HEADERS
+             ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id)
+             : NULL;
+    if (st != NULL && st->out.heads_queued > 0 && frame->hd.type == NGHTTP2_HEADERS)
+        st->out.heads_queued--;
+    if (st != NULL && st->out.is_cut_behind_head && st->out.heads_queued == 0 && !ends) {
+        st->out.is_cut_behind_head = false;
+        (void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, st->id, st->out.cut_code);
+    }
+    if (st != NULL && ends) {
         st->out.is_finished = true;
         /* The answer is out and nobody wants the rest of the request (RFC 9113 8.1). */
         if (st->s.is_front && !st->is_held && !st->in.is_ended)

@@ -65,6 +65,9 @@ struct h2_stream {
         size_t unreported; /* left, on_sent not called yet */
         uint64_t head_at;  /* session->handed when the head was handed over */
         bool head_handed;
+        unsigned heads_queued;   /* front: heads that were submitted and not handed over yet */
+        bool is_cut_behind_head; /* reset with cut_code as soon as the last of them is */
+        uint32_t cut_code;
     } out;
 
     bool got_reset; /* RST_STREAM came, with: */

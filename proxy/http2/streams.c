@@ -358,6 +358,8 @@ static void send_answer_head(struct h2_stream *st, const struct head *h, bool is
         else if (nghttp2_submit_headers(st->of->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv.nv,
                                         nv.n, NULL) != 0)
             give_up(st, NGHTTP2_INTERNAL_ERROR);
+        else
+            st->out.heads_queued++;
         return;
     }
     st->out.has_head = true;
@@ -365,6 +367,8 @@ static void send_answer_head(struct h2_stream *st, const struct head *h, bool is
     rv = nghttp2_submit_response(st->of->ng, st->id, nv.nv, nv.n, is_end ? NULL : &content);
     if (rv != 0)
         give_up(st, NGHTTP2_INTERNAL_ERROR);
+    else
+        st->out.heads_queued++;
 }
 
 static void send_request_head(struct h2_stream *st, const struct head *h, bool is_end)
@@ -500,7 +504,11 @@ static void stream_reset(struct stream *s, enum stream_error why)
     detach(st);
     if (st->is_open) {
         buf_consume(&st->out.bytes, buf_len(&st->out.bytes));
-        (void)nghttp2_submit_rst_stream(x->ng, NGHTTP2_FLAG_NONE, st->id, code);
+        /* The library would drop an answer's head that waits for the flush. */
+        st->out.cut_code = code;
+        st->out.is_cut_behind_head = st->out.has_head && st->out.heads_queued > 0;
+        if (!st->out.is_cut_behind_head)
+            (void)nghttp2_submit_rst_stream(x->ng, NGHTTP2_FLAG_NONE, st->id, code);
     }
     h2_dirty(x);
     h2_stream_let_go(st);

@@ -124,7 +124,8 @@ static inline void rig_server_read(struct bufferevent *bev, void *arg)
         s->last_body[n] = 0;
         s->requests++;
         if (!s->answer(s, s->last_head, s->last_body, bufferevent_get_output(bev))) {
-            bufferevent_flush(bev, EV_WRITE, BEV_FINISHED);
+            (void)evbuffer_unfreeze(bufferevent_get_output(bev), 1); /* it writes from the loop only */
+            (void)evbuffer_write(bufferevent_get_output(bev), bufferevent_getfd(bev));
             shutdown(bufferevent_getfd(bev), SHUT_WR);
             bufferevent_free(bev);
             return;

@@ -649,6 +649,45 @@ static void a_reset_answer_is_visibly_cut(void **state)
     rig_done(&r);
 }
 
+/* Cut in the turn in which it began: what came of it is not lost, whatever the framing. */
+static void an_answer_cut_at_once_keeps_what_came(void **state)
+{
+    static const struct {
+        const char *request;
+        int64_t length;
+        const char *answer;
+    } cases[] = {
+        {"GET / HTTP/1.1\r\n" HOST "\r\n", -1,
+         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+        {"GET / HTTP/1.1\r\n" HOST "\r\n", 9,
+         "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"},
+        {"GET / HTTP/1.0\r\n" HOST "\r\n", -1, "\r\n\r\nabc"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rig r;
+        struct head h;
+        const char *got;
+
+        rig_server(&r, http1_server_start, rig_limits());
+        rig_say(&r, cases[i].request);
+        head_init(&h);
+        h.status = 200;
+        h.content_length = cases[i].length;
+        r.s->ops->send_head(r.s, &h, false);
+        r.s->ops->send_body(r.s, SLICE_LIT("abc"), false);
+        r.is_live = false;
+        r.s->ops->reset(r.s, STREAM_LOST);
+        rig_run(&r);
+        got = rig_take(&r);
+        assert_non_null(strstr(got, cases[i].answer));
+        assert_string_equal(strstr(got, "\r\n\r\n"), strstr(cases[i].answer, "\r\n\r\n"));
+        assert_true(r.peer_sees_end);
+        rig_done(&r);
+    }
+}
+
 static void draining(void **state)
 {
     struct rig r;
@@ -724,6 +763,7 @@ int main(void)
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_leaves_cancels),
         cmocka_unit_test(a_reset_answer_is_visibly_cut),
+        cmocka_unit_test(an_answer_cut_at_once_keeps_what_came),
         cmocka_unit_test(draining),
         cmocka_unit_test(without_credit_reading_stops),
     };

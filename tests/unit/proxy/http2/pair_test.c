@@ -105,6 +105,34 @@ static void a_request_and_its_answer(void **state)
     duo_done(&d);
 }
 
+/* An answer that is cut in the turn in which it began: its head is not lost. */
+static void a_cut_behind_the_head(void **state)
+{
+    struct duo d;
+    struct head h;
+
+    (void)state;
+    for (int has_interim = 0; has_interim < 2; has_interim++) {
+        duo_start(&d);
+        (void)ask(&d, "GET", "/", true);
+        run(&d);
+        (void)rig_log(&d.f);
+        head_init(&h);
+        h.status = 103;
+        if (has_interim)
+            d.f.s->ops->send_head(d.f.s, &h, false);
+        h.status = 200;
+        d.f.s->ops->send_head(d.f.s, &h, false);
+        d.f.s->ops->reset(d.f.s, STREAM_LOST);
+        d.f.is_live = false;
+        run(&d);
+        assert_string_equal(rig_log(&d.b),
+                            has_interim ? "head 103\nhead 200\nfailed 6\n" : "head 200\nfailed 6\n");
+        assert_int_equal(d.b.failure.http2_error, 2);
+        duo_done(&d);
+    }
+}
+
 static void content_trailers_and_interim_heads(void **state)
 {
     struct field trailers[] = {
@@ -645,6 +673,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(flood_accounts),
         cmocka_unit_test(a_request_and_its_answer),
+        cmocka_unit_test(a_cut_behind_the_head),
         cmocka_unit_test(content_trailers_and_interim_heads),
         cmocka_unit_test(interim_heads_are_bounded),
         cmocka_unit_test(release_before_the_answer_left),
