@@ -1,6 +1,7 @@
 /* Changes of heads: what belongs to the mesh, and what routes ask for. */
 #include "proxy/exchange/exchange_priv.h"
 
+#include "proxy/http/spelling.h"
 #include "proxy/http/stream.h"
 
 #include <ctype.h>
@@ -66,40 +67,114 @@ err_t edit_apply(const struct wire_filter *f, struct head *h, struct arena *a)
     return OK;
 }
 
-/* ---- l5d-orig-proto ---- */
+/* ---- l5d-orig-proto ----
+ *
+ * HTTP/1 inside of HTTP/2 says what it was: VERSION [ "; absolute-form" ] [ "; case=" looks of the names ]. The last
+ * part (proxy/http/spelling.h) is Weft's; a peer that knows only the first two reads them where they always stood.
+ * An answer carries it only if its request did. */
+
+#define ORIG_PROTO_MAX (sizeof("HTTP/1.1; absolute-form; case=") - 1 + SPELLING_MAX)
+
+static err_t write_orig_proto(enum http_version version, bool is_absolute, bool tells_case, struct head *h,
+                              struct arena *a)
+{
+    char text[ORIG_PROTO_MAX];
+    size_t n = 8, more;
+    slice_t value;
+
+    memcpy(text, version == HTTP_1_0 ? "HTTP/1.0" : "HTTP/1.1", 8);
+    if (is_absolute) {
+        memcpy(text + n, "; absolute-form", 15);
+        n += 15;
+    }
+    more = tells_case ? spelling_print(h->fields, h->n_fields, text + n + 7) : 0;
+    if (more > 0) {
+        memcpy(text + n, "; case=", 7);
+        n += 7 + more;
+    }
+    value = arena_copy(a, slice(text, n));
+    return value.p != NULL ? head_add(h, a, field_name_of(FIELD_L5D_ORIG_PROTO), value) : ERR_OF(NOMEM);
+}
 
 err_t edit_write_orig_proto(struct exchange *x, struct head *h, struct arena *a)
 {
-    bool is_old = x->req->version == HTTP_1_0;
-    slice_t value;
+    return write_orig_proto(x->req->version, x->req->is_absolute_form, true, h, a);
+}
 
-    if (x->req->is_absolute_form)
-        value = is_old ? SLICE_LIT("HTTP/1.0; absolute-form")
-                       : SLICE_LIT("HTTP/1.1; absolute-form");
+/* Takes what a peer of the mesh says from the head. False: nothing, or nothing that is understood. */
+static bool read_orig_proto(struct exchange *x, struct head *h, struct arena *a, enum http_version *version,
+                            bool *is_absolute, bool *has_case)
+{
+    const slice_t absolute = SLICE_LIT("; absolute-form"), looks = SLICE_LIT("; case=");
+    struct field *f = head_find(h, FIELD_L5D_ORIG_PROTO);
+    slice_t v;
+
+    if (f == NULL)
+        return false;
+    v = f->value;
+    f->is_removed = true;
+    if (slice_starts(v, SLICE_LIT("HTTP/1.1")))
+        *version = HTTP_1_1;
+    else if (slice_starts(v, SLICE_LIT("HTTP/1.0")))
+        *version = HTTP_1_0;
     else
-        value = is_old ? SLICE_LIT("HTTP/1.0") : SLICE_LIT("HTTP/1.1");
-    return head_add(h, a, SLICE_LIT("l5d-orig-proto"), value);
+        return false;
+    v = slice_skip(v, 8);
+    *is_absolute = slice_starts(v, absolute);
+    if (*is_absolute)
+        v = slice_skip(v, absolute.n);
+    *has_case = slice_starts(v, looks);
+    if (*has_case && !spelling_apply(h, a, slice_skip(v, looks.n)))
+        tally_bad_input(x->worker->tallies, "case");
+    return true;
 }
 
 bool edit_read_orig_proto(struct exchange *x, struct head *h)
 {
-    struct field *f = head_find(h, FIELD_L5D_ORIG_PROTO);
-    slice_t value, version;
-
-    if (f == NULL || x->fs->version != HTTP_2)
-        return false;
-    value = f->value;
-    version = slice(value.p, value.n < 8 ? value.n : 8);
-    if (slice_is_str(version, "HTTP/1.0"))
-        x->orig_version = HTTP_1_0;
-    else if (slice_is_str(version, "HTTP/1.1"))
-        x->orig_version = HTTP_1_1;
-    else
+    if (x->fs->version != HTTP_2 ||
+        !read_orig_proto(x, h, x->fs->arena, &x->orig_version, &h->is_absolute_form, &x->has_orig_case))
         return false;
     h->version = x->orig_version;
     h->is_keep_alive = true; /* between the application and its own proxy */
-    h->is_absolute_form = slice_ends(value, SLICE_LIT("; absolute-form"));
     return true;
+}
+
+/* ---- trailers ---- */
+
+/* The names of the sections that go to a peer of the mesh in HTTP/2 and are not all in lower case are told in a field
+ * of their own, which is the last. */
+err_t edit_send_trailers_case(struct arena *a, struct field **fields, size_t *n)
+{
+    char text[SPELLING_MAX];
+    size_t len = spelling_print(*fields, *n, text);
+    struct field *more;
+    slice_t value;
+
+    if (len == 0 || (len == 1 && text[0] == 'L'))
+        return OK;
+    more = arena_alloc(a, (*n + 1) * sizeof(*more));
+    value = arena_copy(a, slice(text, len));
+    if (more == NULL || value.p == NULL)
+        return ERR_OF(NOMEM);
+    memcpy(more, *fields, *n * sizeof(*more));
+    more[*n] = (struct field){
+        .name = field_name_of(FIELD_WEFT_CASE), .value = value, .token = FIELD_WEFT_CASE};
+    *fields = more;
+    ++*n;
+    return OK;
+}
+
+void edit_read_trailers_case(struct exchange *x, struct arena *a, struct field **fields, size_t *n)
+{
+    struct head h = {.fields = *fields, .n_fields = *n, .content_length = -1};
+    struct field *f = head_find(&h, FIELD_WEFT_CASE);
+
+    if (f == NULL)
+        return;
+    if (!spelling_apply(&h, a, f->value))
+        tally_bad_input(x->worker->tallies, "case");
+    *fields = h.fields;
+    *n = h.n_fields;
 }
 
 /* ---- responses ---- */
@@ -131,12 +206,23 @@ static err_t apply_response_filters(const struct wire_filter *f, size_t n, struc
     return OK;
 }
 
+/* The version of the application behind the peer is not looked at: HTTP/1 answers are written in the version of
+ * their request. */
+static void read_answer_proto(struct exchange *x, struct head *h)
+{
+    enum http_version version;
+    bool is_absolute, has_case;
+
+    (void)read_orig_proto(x, h, &x->arena, &version, &is_absolute, &has_case);
+}
+
 err_t edit_response(struct exchange *x, struct head *h)
 {
+    if (h->version == HTTP_2 && x->fs->version != HTTP_2 && endpoint_is_meshed(x->endpoint))
+        read_answer_proto(x, h);
     strip_response(h, endpoint_is_meshed(x->endpoint));
     if (x->has_orig_proto)
-        TRY(head_add(h, &x->arena, SLICE_LIT("l5d-orig-proto"),
-                     h->version == HTTP_1_0 ? SLICE_LIT("HTTP/1.0") : SLICE_LIT("HTTP/1.1")));
+        TRY(write_orig_proto(h->version, false, x->has_orig_case, h, &x->arena));
     if (x->rule != NULL && x->rule->n_filters > 0)
         TRY(apply_response_filters(x->rule->filters, x->rule->n_filters, h, &x->arena));
     if (x->share != NULL && x->share->n_filters > 0)

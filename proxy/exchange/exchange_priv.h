@@ -86,6 +86,7 @@ struct exchange {
     const struct endpoint *avoid; /* where the last attempt failed; compared, never followed */
     bool is_tunnel_wanted, is_tunnel;
     bool has_orig_proto; /* inbound: the request came as HTTP/1 in HTTP/2 */
+    bool has_orig_case;  /* and told how its names were written: the peer is one of ours */
     enum http_version orig_version;
 
     /* the attempt */
@@ -158,6 +159,9 @@ err_t edit_apply(const struct wire_filter *f, struct head *h, struct arena *a);
 /* l5d-orig-proto: written for a peer, read from one. */
 err_t edit_write_orig_proto(struct exchange *x, struct head *h, struct arena *a);
 bool edit_read_orig_proto(struct exchange *x, struct head *h);
+/* The case of trailer names: told to a peer of the mesh (NOMEM), taken from what one told. May replace the array. */
+err_t edit_send_trailers_case(struct arena *a, struct field **fields, size_t *n);
+void edit_read_trailers_case(struct exchange *x, struct arena *a, struct field **fields, size_t *n);
 slice_t edit_path_only(slice_t path); /* without the query */
 /* The final response's head for the front: mesh fields, orig-proto, filters. */
 err_t edit_response(struct exchange *x, struct head *h);

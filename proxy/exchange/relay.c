@@ -100,18 +100,31 @@ static void strip_trailers(struct field *fields, size_t n)
     edit_strip_mesh(&h);
 }
 
+static void send_req_trailers(struct exchange *x)
+{
+    struct field *fields = x->req_trailers;
+    size_t n = x->n_req_trailers;
+
+    /* Without memory the names go in lower case. */
+    if (x->fs->version != HTTP_2 && x->bs->version == HTTP_2 && endpoint_is_meshed(x->endpoint))
+        (void)edit_send_trailers_case(&x->arena, &fields, &n);
+    x->bs->ops->send_trailers(x->bs, fields, n);
+}
+
 static void on_front_trailers(void *arg, struct stream *s, struct field *fields, size_t n)
 {
     struct exchange *x = arg;
 
     (void)s;
     limits_touch(x);
+    if (x->has_orig_proto)
+        edit_read_trailers_case(x, x->fs->arena, &fields, &n);
     strip_trailers(fields, n);
     x->req_ended = true;
     x->req_trailers = fields;
     x->n_req_trailers = n;
     if (x->bs != NULL)
-        x->bs->ops->send_trailers(x->bs, fields, n);
+        send_req_trailers(x);
 }
 
 static void on_front_sent(void *arg, struct stream *s, size_t n)
@@ -223,7 +236,11 @@ static void pass_body(struct exchange *x, slice_t bytes, bool is_end)
 
 static void pass_trailers(struct exchange *x, struct field *fields, size_t n)
 {
+    if (x->fs->version != HTTP_2 && endpoint_is_meshed(x->endpoint))
+        edit_read_trailers_case(x, &x->arena, &fields, &n);
     strip_trailers(fields, n);
+    if (x->has_orig_case)
+        (void)edit_send_trailers_case(&x->arena, &fields, &n); /* no memory: in lower case */
     x->fs->ops->send_trailers(x->fs, fields, n);
     x->resp_ended = true;
 }
@@ -566,7 +583,7 @@ static void send_content(struct exchange *x)
     if (!x->keeps)
         buf_consume(&x->body, body.n);
     if (x->req_trailers != NULL)
-        x->bs->ops->send_trailers(x->bs, x->req_trailers, x->n_req_trailers);
+        send_req_trailers(x);
 }
 
 static void set_limits(struct exchange *x)

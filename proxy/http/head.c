@@ -53,7 +53,7 @@ enum field_token field_token_of(slice_t name)
     case 8:
         CANDIDATES(FIELD_LOCATION);
     case 9:
-        CANDIDATES(FIELD_FORWARDED, FIELD_WEFT_CODE);
+        CANDIDATES(FIELD_FORWARDED, FIELD_WEFT_CODE, FIELD_WEFT_CASE);
     case 10:
         CANDIDATES(FIELD_CONNECTION, FIELD_KEEP_ALIVE);
     case 11:

@@ -32,11 +32,18 @@ enum field_flag {
     FIELD_PROTECTED = 1 << 4     /* a Connection header cannot name it away (hardening H1-34) */
 };
 
+/* How HTTP/1 writes a name (proxy/http/spelling.h). */
+enum field_spelling {
+    SPELLED_AS_IS,
+    SPELLED_CANONICAL /* first letters of its words as capitals: the name itself is in lower case */
+};
+
 struct field {
     slice_t name; /* as it was written (HTTP/1) or lower case (HTTP/2) */
     slice_t value;
     uint16_t token; /* enum field_token */
     bool is_removed; /* skipped when the head is written */
+    uint8_t spelling; /* enum field_spelling */
 };
 
 /* Case-insensitive; FIELD_OTHER if nobody looks at it. */
@@ -70,6 +77,7 @@ struct head {
     slice_t upgrade;        /* HTTP/1.1 Upgrade with Connection: upgrade (never h2c); empty: none */
     bool is_grpc;           /* content-type starts with application/grpc */
     bool accepts_trailers;  /* TE: trailers */
+    bool is_canonical;      /* names that HTTP/1 adds of its own (Host, Connection...) get capitals */
 };
 
 void head_init(struct head *h); /* no fields, no length stated, scheme http, keep-alive */

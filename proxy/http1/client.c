@@ -505,7 +505,7 @@ static void client_send_body(struct stream *s, slice_t bytes, bool is_end)
     if (!is_end)
         return;
     if (cl->out == OUT_CHUNKED)
-        cl->sent.handed += h1_write_last_chunk(cl->b.conn, NULL, 0);
+        cl->sent.handed += h1_write_last_chunk(cl->b.conn, &cl->scratch, NULL, 0);
     else if (cl->out == OUT_RAW)
         conn_finish(cl->b.conn);
     end_request(cl);
@@ -516,7 +516,7 @@ static void client_send_trailers(struct stream *s, const struct field *fields, s
     struct h1_client *cl = client_of(s);
 
     if (cl->out == OUT_CHUNKED) {
-        cl->sent.handed += h1_write_last_chunk(cl->b.conn, fields, n);
+        cl->sent.handed += h1_write_last_chunk(cl->b.conn, &cl->scratch, fields, n);
         end_request(cl);
     } else {
         client_send_body(s, slice(NULL, 0), true);

@@ -1,37 +1,57 @@
-/* The writing half of HTTP/1: see write.h. */
+/* The writing half of HTTP/1: see write.h.
+ *
+ * Room for a whole head is taken first; then every piece is copied once to where it stays. Fields that the codec
+ * makes itself (Host, framing, Connection) stand where the peer had them, so that the order of a head survives. */
 #include "proxy/http1/write.h"
 
 #include "proxy/http/refusal.h"
+#include "proxy/http/spelling.h"
 #include "proxy/net/conn.h"
 
-#include <stdio.h>
 #include <string.h>
 
-static bool put(struct buf *out, slice_t s)
+#define OWN_FIELDS_MAX 320 /* start line, framing, Connection: all that is not copied from the head */
+
+/* The fields that are made here; each is written once. */
+enum own {
+    OWN_HOST = 1 << 0,
+    OWN_FRAMING = 1 << 1,
+    OWN_CONNECTION = 1 << 2,
+    OWN_UPGRADE = 1 << 3,
+    OWN_TE = 1 << 4
+};
+
+struct printer {
+    const struct write_head *w;
+    const struct head *head;
+    unsigned due; /* enum own: not written yet */
+    bool lists_upgrade, lists_te; /* in Connection */
+    bool is_bad;
+    uint8_t *at;
+};
+
+static void put(struct printer *p, slice_t s)
 {
-    return buf_add_slice(out, s) == OK;
+    if (s.n > 0)
+        memcpy(p->at, s.p, s.n);
+    p->at += s.n;
 }
 
-#define PUT_LIT(out, text) put((out), SLICE_LIT(text))
+#define PUT_LIT(p, text) put((p), SLICE_LIT(text))
 
-static bool put_line(struct buf *out, slice_t name, slice_t value)
+static void put_name(struct printer *p, slice_t name, enum field_spelling how)
 {
-    uint8_t *p = buf_reserve(out, name.n + value.n + 4);
-    size_t n = 0;
+    p->at = spelling_copy(p->at, name, how);
+    *p->at++ = ':';
+    *p->at++ = ' ';
+}
 
-    if (p == NULL)
-        return false;
-    memcpy(p, name.p, name.n);
-    n += name.n;
-    p[n++] = ':';
-    p[n++] = ' ';
-    if (value.n > 0)
-        memcpy(p + n, value.p, value.n);
-    n += value.n;
-    p[n++] = '\r';
-    p[n++] = '\n';
-    buf_commit(out, n);
-    return true;
+static void put_line(struct printer *p, slice_t name, enum field_spelling how, slice_t value)
+{
+    put_name(p, name, how);
+    put(p, value);
+    *p->at++ = '\r';
+    *p->at++ = '\n';
 }
 
 /* Names with a token were compared with ours letter by letter; others are looked at again. */
@@ -40,176 +60,304 @@ static bool is_writable(const struct field *f)
     return (f->token != FIELD_OTHER || http_is_token(f->name)) && http_is_field_value(f->value);
 }
 
-static bool put_fields(const struct head *h, struct buf *out)
+/* ---- fields made here ---- */
+
+/* A name of ours: as the peer spelled it, if it did (`like`), else as its other names look. */
+static void put_own_name(struct printer *p, const struct field *like, enum field_token token)
 {
+    if (like != NULL)
+        put_name(p, like->name, like->spelling);
+    else
+        put_name(p, field_name_of(token),
+                 p->head->is_canonical ? SPELLED_CANONICAL : SPELLED_AS_IS);
+}
+
+static void put_host(struct printer *p, const struct field *like)
+{
+    p->due &= ~(unsigned)OWN_HOST;
+    put_own_name(p, like, FIELD_HOST);
+    put(p, p->head->authority);
+    PUT_LIT(p, "\r\n");
+}
+
+static void put_framing(struct printer *p, const struct field *like)
+{
+    char digits[SLICE_U64_MAX];
+    bool is_length = p->w->framing == WRITE_LENGTH;
+    enum field_token token = is_length ? FIELD_CONTENT_LENGTH : FIELD_TRANSFER_ENCODING;
+
+    p->due &= ~(unsigned)OWN_FRAMING;
+    put_own_name(p, like != NULL && like->token == token ? like : NULL, token);
+    put(p, is_length ? slice_of_u64((uint64_t)p->head->content_length, digits)
+                     : SLICE_LIT("chunked"));
+    PUT_LIT(p, "\r\n");
+}
+
+static void put_connection(struct printer *p, const struct field *like)
+{
+    const struct write_head *w = p->w;
+    const char *sep = "";
+
+    p->due &= ~(unsigned)OWN_CONNECTION;
+    put_own_name(p, like, FIELD_CONNECTION);
+    if (w->says_close || w->says_keep_alive) {
+        put(p, w->says_close ? SLICE_LIT("close") : SLICE_LIT("keep-alive"));
+        sep = ", ";
+    }
+    if (p->lists_upgrade) {
+        put(p, slice_str(sep));
+        PUT_LIT(p, "Upgrade");
+        sep = ", ";
+    }
+    if (p->lists_te) {
+        put(p, slice_str(sep));
+        PUT_LIT(p, "te");
+    }
+    PUT_LIT(p, "\r\n");
+}
+
+static void put_upgrade(struct printer *p, const struct field *like)
+{
+    p->due &= ~(unsigned)OWN_UPGRADE;
+    put_own_name(p, like, FIELD_UPGRADE);
+    put(p, p->head->upgrade);
+    PUT_LIT(p, "\r\n");
+}
+
+static void put_te(struct printer *p, const struct field *like)
+{
+    p->due &= ~(unsigned)OWN_TE;
+    put_own_name(p, like, FIELD_TE);
+    PUT_LIT(p, "trailers\r\n");
+}
+
+/* A field of the head that is not copied: what stands in its place? */
+static void put_in_place_of(struct printer *p, const struct field *f)
+{
+    switch (f->token) {
+    case FIELD_HOST:
+        if (!f->is_removed && (p->due & OWN_HOST) != 0)
+            put_host(p, f);
+        break;
+    case FIELD_CONTENT_LENGTH:
+    case FIELD_TRANSFER_ENCODING:
+        if ((p->due & OWN_FRAMING) != 0 && (f->token == FIELD_TRANSFER_ENCODING || !f->is_removed))
+            put_framing(p, f);
+        break;
+    case FIELD_CONNECTION:
+        if ((p->due & OWN_CONNECTION) != 0)
+            put_connection(p, f);
+        break;
+    case FIELD_UPGRADE:
+        if ((p->due & OWN_UPGRADE) != 0)
+            put_upgrade(p, f);
+        break;
+    case FIELD_TE:
+        if ((p->due & OWN_TE) != 0)
+            put_te(p, f);
+        break;
+    default:
+        break;
+    }
+}
+
+static void put_fields(struct printer *p)
+{
+    const struct head *h = p->head;
+
     for (size_t i = 0; i < h->n_fields; i++) {
         const struct field *f = &h->fields[i];
 
-        if (f->is_removed || (field_flags(f->token) & (FIELD_IS_HOP | FIELD_IS_FRAMING)) != 0)
+        if (f->token != FIELD_OTHER && (field_flags(f->token) & (FIELD_IS_HOP | FIELD_IS_FRAMING)) != 0) {
+            put_in_place_of(p, f);
             continue;
-        if (!is_writable(f) || !put_line(out, f->name, f->value))
-            return false;
+        }
+        if (f->is_removed)
+            continue;
+        if (!is_writable(f)) {
+            p->is_bad = true;
+            return;
+        }
+        put_line(p, f->name, f->spelling, f->value);
     }
-    return true;
+    if ((p->due & OWN_FRAMING) != 0)
+        put_framing(p, NULL);
+    if ((p->due & OWN_TE) != 0)
+        put_te(p, NULL);
+    if ((p->due & OWN_UPGRADE) != 0)
+        put_upgrade(p, NULL);
+    if ((p->due & OWN_CONNECTION) != 0)
+        put_connection(p, NULL);
+    PUT_LIT(p, "\r\n");
 }
 
-/* The name as the peer spelled it, if it did. */
-static slice_t spelled(const struct head *h, enum field_token token)
+/* ---- start lines ---- */
+
+static bool has_field_host(const struct head *h)
 {
-    const struct field *f = NULL;
-
-    for (size_t i = 0; i < h->n_fields && f == NULL; i++)
-        if (h->fields[i].token == token)
-            f = &h->fields[i];
-    return f != NULL ? f->name : field_name_of(token);
-}
-
-static bool put_connection(const struct write_head *w, bool is_request, struct buf *out)
-{
-    const struct head *h = w->head;
-    bool has_upgrade = h->upgrade.n > 0 && (is_request || w->is_tunnel);
-    bool has_te = is_request && h->accepts_trailers && w->version == HTTP_1_1;
-    const char *sep = ": ";
-
-    if (has_te && !PUT_LIT(out, "te: trailers\r\n"))
-        return false;
-    if (has_upgrade && (!http_is_field_value(h->upgrade) ||
-                        !put_line(out, spelled(h, FIELD_UPGRADE), h->upgrade)))
-        return false;
-    if (!w->says_close && !w->says_keep_alive && !has_upgrade && !has_te)
-        return true;
-    if (!put(out, spelled(h, FIELD_CONNECTION)))
-        return false;
-    if (w->says_close || w->says_keep_alive) {
-        if (!put(out, w->says_close ? SLICE_LIT(": close") : SLICE_LIT(": keep-alive")))
-            return false;
-        sep = ", ";
-    }
-    if (has_upgrade) {
-        if (!put(out, slice_str(sep)) || !PUT_LIT(out, "Upgrade"))
-            return false;
-        sep = ", ";
-    }
-    if (has_te && (!put(out, slice_str(sep)) || !PUT_LIT(out, "te")))
-        return false;
-    return PUT_LIT(out, "\r\n");
-}
-
-static bool put_framing(const struct write_head *w, struct buf *out)
-{
-    char digits[SLICE_U64_MAX];
-
-    switch (w->framing) {
-    case WRITE_NONE:
-    case WRITE_UNTIL_CLOSE:
-        return true;
-    case WRITE_LENGTH:
-        BUG_ON(w->head->content_length < 0);
-        return put_line(out, spelled(w->head, FIELD_CONTENT_LENGTH),
-                        slice_of_u64((uint64_t)w->head->content_length, digits));
-    case WRITE_CHUNKED:
-        return put_line(out, spelled(w->head, FIELD_TRANSFER_ENCODING), SLICE_LIT("chunked"));
-    }
+    for (size_t i = 0; i < h->n_fields; i++)
+        if (h->fields[i].token == FIELD_HOST && !h->fields[i].is_removed)
+            return true;
     return false;
 }
 
-static bool put_request(const struct write_head *w, struct buf *out)
+static bool is_request_writable(const struct head *h)
 {
-    const struct head *h = w->head;
-    bool has_host = h->authority.n > 0 || w->version == HTTP_1_1;
-
-    if (!http_is_token(h->method) || (h->authority.n > 0 && !http_is_authority(h->authority)) ||
-        (!h->is_connect && !http_is_path(h->path)) || (h->is_connect && h->authority.n == 0))
-        return false;
-    if (!put(out, h->method) || !PUT_LIT(out, " "))
-        return false;
-    if (h->is_connect || (h->is_absolute_form && h->authority.n > 0)) {
-        bool is_star = h->path.n == 1 && h->path.p[0] == '*';
-
-        if (!h->is_connect &&
-            (!http_is_token(h->scheme) || !put(out, h->scheme) || !PUT_LIT(out, "://")))
-            return false;
-        if (!put(out, h->authority) || (!h->is_connect && !is_star && !put(out, h->path)))
-            return false;
-    } else if (!put(out, h->path)) {
-        return false;
-    }
-    if (!put(out,
-             w->version == HTTP_1_1 ? SLICE_LIT(" HTTP/1.1\r\n") : SLICE_LIT(" HTTP/1.0\r\n")))
-        return false;
-    if (has_host && !put_line(out, spelled(h, FIELD_HOST), h->authority))
-        return false;
-    return put_fields(h, out) && put_framing(w, out) && put_connection(w, true, out) &&
-           PUT_LIT(out, "\r\n");
+    return http_is_token(h->method) && (h->authority.n == 0 || http_is_authority(h->authority)) &&
+           (h->is_connect ? h->authority.n > 0 : http_is_path(h->path)) &&
+           (h->is_connect || !h->is_absolute_form || http_is_token(h->scheme));
 }
 
-static bool put_response(const struct write_head *w, struct buf *out)
+static void put_request(struct printer *p)
 {
-    const struct head *h = w->head;
-    slice_t reason = h->reason.n > 0 ? h->reason : http_reason(h->status);
-    char line[] = "HTTP/1.1 000 ";
+    const struct head *h = p->head;
 
-    if (h->status < 100 || h->status > 999 || !http_is_field_value(reason))
-        return false;
-    line[7] = w->version == HTTP_1_0 ? '0' : '1';
-    line[9] = (char)('0' + h->status / 100);
-    line[10] = (char)('0' + h->status / 10 % 10);
-    line[11] = (char)('0' + h->status % 10);
-    return put(out, slice(line, sizeof(line) - 1)) && put(out, reason) && PUT_LIT(out, "\r\n") &&
-           put_fields(h, out) && put_framing(w, out) && put_connection(w, false, out) &&
-           PUT_LIT(out, "\r\n");
+    if (!is_request_writable(h)) {
+        p->is_bad = true;
+        return;
+    }
+    put(p, h->method);
+    *p->at++ = ' ';
+    if (h->is_connect) {
+        put(p, h->authority);
+    } else if (h->is_absolute_form && h->authority.n > 0) {
+        bool is_star = h->path.n == 1 && h->path.p[0] == '*';
+
+        put(p, h->scheme);
+        PUT_LIT(p, "://");
+        put(p, h->authority);
+        put(p, is_star ? SLICE_LIT("") : h->path);
+    } else {
+        put(p, h->path);
+    }
+    put(p, p->w->version == HTTP_1_1 ? SLICE_LIT(" HTTP/1.1\r\n") : SLICE_LIT(" HTTP/1.0\r\n"));
+    if ((p->due & OWN_HOST) != 0 && !has_field_host(h))
+        put_host(p, NULL);
+    put_fields(p);
+}
+
+static void put_response(struct printer *p)
+{
+    const struct head *h = p->head;
+    slice_t reason = h->reason.n > 0 ? h->reason : http_reason(h->status);
+
+    if (h->status < 100 || h->status > 999 || !http_is_field_value(reason)) {
+        p->is_bad = true;
+        return;
+    }
+    put(p, p->w->version == HTTP_1_0 ? SLICE_LIT("HTTP/1.0 ") : SLICE_LIT("HTTP/1.1 "));
+    *p->at++ = (uint8_t)('0' + h->status / 100);
+    *p->at++ = (uint8_t)('0' + h->status / 10 % 10);
+    *p->at++ = (uint8_t)('0' + h->status % 10);
+    *p->at++ = ' ';
+    put(p, reason);
+    PUT_LIT(p, "\r\n");
+    put_fields(p);
+}
+
+/* ---- whole heads ---- */
+
+static size_t room_for(const struct head *h)
+{
+    size_t n = OWN_FIELDS_MAX + h->method.n + h->scheme.n + 2 * h->authority.n + h->path.n + h->reason.n +
+               h->upgrade.n;
+
+    for (size_t i = 0; i < h->n_fields; i++)
+        n += h->fields[i].name.n + h->fields[i].value.n + 4;
+    return n;
 }
 
 /* A head is written whole or not at all. */
-static bool whole(bool is_ok, struct buf *out, size_t had)
+static bool print(const struct write_head *w, bool is_request, struct buf *out)
 {
-    if (!is_ok)
-        out->tail = out->head + had;
-    return is_ok;
+    const struct head *h = w->head;
+    struct printer p = {.w = w,
+                        .head = h,
+                        .lists_upgrade = h->upgrade.n > 0 && (is_request || w->is_tunnel),
+                        .lists_te =
+                            is_request && h->accepts_trailers && w->version == HTTP_1_1};
+
+    if (p.lists_upgrade && !http_is_field_value(h->upgrade))
+        return false;
+    BUG_ON(w->framing == WRITE_LENGTH && h->content_length < 0);
+    if (is_request && (h->authority.n > 0 || w->version == HTTP_1_1))
+        p.due |= OWN_HOST;
+    if (w->framing == WRITE_LENGTH || w->framing == WRITE_CHUNKED)
+        p.due |= OWN_FRAMING;
+    if (p.lists_upgrade)
+        p.due |= OWN_UPGRADE;
+    if (p.lists_te)
+        p.due |= OWN_TE;
+    if (w->says_close || w->says_keep_alive || p.lists_upgrade || p.lists_te)
+        p.due |= OWN_CONNECTION;
+    p.at = buf_reserve(out, room_for(h));
+    if (p.at == NULL)
+        return false;
+    if (is_request)
+        put_request(&p);
+    else
+        put_response(&p);
+    if (p.is_bad)
+        return false;
+    buf_commit(out, (size_t)(p.at - (out->mem + out->tail)));
+    return true;
 }
 
 bool h1_print_request(const struct write_head *w, struct buf *out)
 {
-    size_t had = buf_len(out);
-
-    return whole(put_request(w, out), out, had);
+    return print(w, true, out);
 }
 
 bool h1_print_response(const struct write_head *w, struct buf *out)
 {
-    size_t had = buf_len(out);
-
-    return whole(put_response(w, out), out, had);
+    return print(w, false, out);
 }
+
+/* ---- chunks ---- */
 
 size_t h1_write_chunk(struct conn *c, slice_t bytes)
 {
-    char size[24];
-    int n = snprintf(size, sizeof(size), "%zx\r\n", bytes.n);
+    char line[18];
+    size_t at = sizeof(line);
+    uint64_t left = bytes.n;
 
-    conn_write(c, slice(size, (size_t)n));
+    line[--at] = '\n';
+    line[--at] = '\r';
+    do
+        line[--at] = "0123456789abcdef"[left & 15];
+    while ((left >>= 4) != 0);
+    conn_write(c, slice(line + at, sizeof(line) - at));
     conn_write(c, bytes);
     conn_write(c, SLICE_LIT("\r\n"));
-    return (size_t)n + 2;
+    return sizeof(line) - at + 2;
 }
 
-size_t h1_write_last_chunk(struct conn *c, const struct field *fields, size_t n)
+static bool is_trailer(const struct field *f)
 {
-    size_t written = 5;
+    return !f->is_removed && (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) == 0 &&
+           is_writable(f);
+}
 
+size_t h1_write_last_chunk(struct conn *c, struct buf *scratch, const struct field *fields, size_t n)
+{
+    size_t room = SPELLING_SLACK, written = 5;
+    uint8_t *from;
+    struct printer p = {0};
+
+    if (n == 0) {
+        conn_write(c, SLICE_LIT("0\r\n\r\n"));
+        return written;
+    }
+    for (size_t i = 0; i < n; i++)
+        room += fields[i].name.n + fields[i].value.n + 4;
     conn_write(c, SLICE_LIT("0\r\n"));
-    for (size_t i = 0; i < n; i++) {
-        const struct field *f = &fields[i];
-
-        if (f->is_removed ||
-            (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
-            !is_writable(f))
-            continue;
-        conn_write(c, f->name);
-        conn_write(c, SLICE_LIT(": "));
-        conn_write(c, f->value);
-        conn_write(c, SLICE_LIT("\r\n"));
-        written += f->name.n + f->value.n + 4;
+    from = p.at = buf_reserve(scratch, room);
+    if (from != NULL) { /* without memory the trailers are left out: they may always be */
+        for (size_t i = 0; i < n; i++)
+            if (is_trailer(&fields[i]))
+                put_line(&p, fields[i].name, fields[i].spelling, fields[i].value);
+        conn_write(c, slice(from, (size_t)(p.at - from)));
+        written += (size_t)(p.at - from);
     }
     conn_write(c, SLICE_LIT("\r\n"));
     return written;

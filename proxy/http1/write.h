@@ -33,9 +33,9 @@ bool h1_print_request(const struct write_head *w, struct buf *out);
 bool h1_print_response(const struct write_head *w, struct buf *out);
 
 /* Writes one chunk (n > 0 bytes) / the last chunk with trailers (n = 0: none). Return the
- * number of bytes of framing around the content. Fields that may not be trailers are skipped.
- */
+ * number of bytes of framing around the content. Fields that may not be trailers are skipped. `scratch` (empty) is
+ * room to print in. */
 size_t h1_write_chunk(struct conn *c, slice_t bytes);
-size_t h1_write_last_chunk(struct conn *c, const struct field *fields, size_t n);
+size_t h1_write_last_chunk(struct conn *c, struct buf *scratch, const struct field *fields, size_t n);
 
 #endif

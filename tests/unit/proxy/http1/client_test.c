@@ -61,9 +61,9 @@ static void requests_are_written_from_the_head(void **state)
     r.s->ops->send_body(r.s, SLICE_LIT("0123456789"), false);
     r.s->ops->send_body(r.s, slice(NULL, 0), true);
     rig_run(&r);
-    assert_string_equal(rig_take(&r), "BREW /a?b HTTP/1.1\r\nHOST: web:8080\r\nX-Case: 1\r\n"
-                                      "transfer-encoding: chunked\r\nte: trailers\r\n"
-                                      "Connection: te\r\n\r\na\r\n0123456789\r\n0\r\n\r\n");
+    assert_string_equal(rig_take(&r), "BREW /a?b HTTP/1.1\r\nX-Case: 1\r\nHOST: web:8080\r\n"
+                                      "Connection: te\r\ntransfer-encoding: chunked\r\n"
+                                      "te: trailers\r\n\r\na\r\n0123456789\r\n0\r\n\r\n");
     assert_int_equal(r.sent, 10);
     rig_done(&r);
 }
