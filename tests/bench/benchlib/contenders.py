@@ -203,9 +203,10 @@ class Weft(Pair):
         super().__init__(name, work, origin_port, pki)
         self.bin = os.path.abspath(bin_dir)
         self.is_up = False
+        self.service, self.settings = "server", {}
 
     def serves(self):
-        return f"server:{self.origin}/{self.protocol}{self.more}"
+        return f"{self.service}:{self.origin}/{self.protocol}{self.more}"
 
     def weft(self, command, *args, state=False):
         argv = [os.path.join(self.bin, "weft"), command, *args, "--run", os.path.join(self.dir, "run")]
@@ -224,6 +225,17 @@ class Weft(Pair):
         if self.is_up:
             self.is_up = False
             self.weft("down")
+
+
+class WeftBeside(Weft):
+    """One more pair in the mesh of another one: another build, or other settings."""
+
+    def __init__(self, first, name, origin_port, bin_dir, settings):
+        super().__init__("weft-" + name, os.path.dirname(first.dir), origin_port, first.pki, bin_dir)
+        self.dir, self.service, self.settings, self.protocol = first.dir, name, settings, first.protocol
+
+    def start_both(self):
+        weft_pods.start_pods(self)
 
 
 def make(name, work, origin_port, pki, bin_dir, protocol="http1"):

@@ -77,10 +77,16 @@ def start(pair):
         os.makedirs(os.path.join(pair.dir, d), exist_ok=True)
     pair.weft("up", "--bridge", "weftbench0", "--net", "10.217.0.0/16", state=True)
     pair.is_up = True
+    start_pods(pair)
+
+
+def start_pods(pair):
+    """The two pods of a pair whose control plane runs: the service's name is the pair's."""
     anchors, key = _anchors(pair)
     ports = procs.free_ports(5)
-    _pod(pair, "server", procs.SERVER_IP, pair.serves(), (ports[2], pair.inner, ports[0]), anchors, key)
-    _pod(pair, "client", "127.0.0.1", "", (pair.port, ports[3], ports[1]), anchors, key,
-         WEFT_OUTBOUND_TARGET=f"server:{pair.origin}")
+    name = pair.service
+    _pod(pair, name, procs.SERVER_IP, pair.serves(), (ports[2], pair.inner, ports[0]), anchors, key, **pair.settings)
+    _pod(pair, name + "-client", "127.0.0.1", "", (pair.port, ports[3], ports[1]), anchors, key,
+         WEFT_OUTBOUND_TARGET=f"{name}:{pair.origin}", **pair.settings)
     for admin in ports[:2]:
         _ready(admin)
