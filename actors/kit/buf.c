@@ -44,7 +44,7 @@ static bool buf_grow(struct buf *b, size_t n)
     return true;
 }
 
-uint8_t *buf_reserve(struct buf *b, size_t n)
+uint8_t *buf_reserve_more(struct buf *b, size_t n)
 {
     size_t len = buf_len(b);
 
@@ -67,13 +67,7 @@ uint8_t *buf_reserve(struct buf *b, size_t n)
     return b->mem + b->tail;
 }
 
-void buf_commit(struct buf *b, size_t n)
-{
-    BUG_ON(n > b->cap - b->tail);
-    b->tail += n;
-}
-
-err_t buf_add(struct buf *b, const void *p, size_t n)
+err_t buf_add_more(struct buf *b, const void *p, size_t n)
 {
     uint8_t *room;
 
@@ -86,11 +80,6 @@ err_t buf_add(struct buf *b, const void *p, size_t n)
     memcpy(room, p, n);
     b->tail += n;
     return OK;
-}
-
-err_t buf_add_slice(struct buf *b, slice_t s)
-{
-    return buf_add(b, s.p, s.n);
 }
 
 err_t buf_printf(struct buf *b, const char *fmt, ...)
@@ -120,14 +109,6 @@ err_t buf_printf(struct buf *b, const char *fmt, ...)
     va_end(ap);
     b->tail += (size_t)n;
     return OK;
-}
-
-void buf_consume(struct buf *b, size_t n)
-{
-    BUG_ON(n > buf_len(b));
-    b->head += n;
-    if (b->head == b->tail)
-        b->head = b->tail = 0;
 }
 
 void buf_release(struct buf *b)
