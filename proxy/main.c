@@ -19,6 +19,7 @@
 #include "kit/actor.h"
 #include "kit/log.h"
 #include "model/name.h"
+#include "proxy/limit/shared.h"
 #include "proxy/worker.h"
 
 #include <stdio.h>
@@ -68,6 +69,14 @@ static uint64_t incarnation(void)
     return slice_to_u64(slice_str(text), &n) ? n : 0;
 }
 
+/* 0 for one that was started by hand. */
+static unsigned worker_index(const char *text)
+{
+    uint64_t n = 0;
+
+    return slice_to_u64(slice_str(text), &n) && n < LIMIT_WORKERS_MAX ? (unsigned)n : 0;
+}
+
 static err_t proxy_start(struct actor *a)
 {
     struct proxy *p = calloc(1, sizeof(*p));
@@ -76,6 +85,8 @@ static err_t proxy_start(struct actor *a)
                                .settings = &a->settings,
                                .incarnation = incarnation(),
                                .series_fd = actor_fd(a, "series", 0),
+                               .limits_fd = actor_fd(a, "limits", 0),
+                               .index = worker_index(index),
                                .drained = on_drained,
                                .waiting = on_app_waiting,
                                .arg = a};

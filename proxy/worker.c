@@ -10,6 +10,7 @@
 #include "proxy/exchange/exchange.h"
 #include "proxy/front.h"
 #include "proxy/handshake/handshake.h"
+#include "proxy/limit/limit.h"
 #include "proxy/net/address.h"
 #include "proxy/opaque/opaque.h"
 
@@ -249,6 +250,7 @@ static void on_second(void *arg)
         check_idle(w, DIRECTION_INBOUND);
         check_idle(w, DIRECTION_OUTBOUND);
     }
+    limit_shared_tick(w->limit_shared);
     tallies_tick(w->tallies);
     asks_tick(w->asks);
     if (w->telemetry != NULL)
@@ -256,6 +258,13 @@ static void on_second(void *arg)
 }
 
 /* ---- life ---- */
+
+static void on_ports(void *arg, const struct wire_ports *m)
+{
+    struct worker *w = arg;
+
+    limits_set_ports(w->limits, m);
+}
 
 static err_t open_telemetry(struct worker *w)
 {
@@ -299,9 +308,12 @@ static err_t open_rooms(struct worker *w)
                                .wait_ms = s->failfast_timeout,
                                .waiting_max = WAITING_MAX,
                                .is_local = is_local,
+                               .on_ports = on_ports,
                                .arg = w};
 
     TRY(series_open(w->conf.series_fd, w->conf.incarnation, &w->series));
+    TRY(limit_shared_open(w->conf.limits_fd, w->conf.index, &w->limit_shared));
+    TRY(limits_new(w->limit_shared, &w->limits));
     TRY(tallies_new(w->series, &w->tallies));
     TRY(net_new(&nc, &w->net));
     if (w->conf.tls != NULL && w->identity[0] != 0)
@@ -446,6 +458,8 @@ void worker_free(struct worker **wp)
     mailbox_close(&w->telemetry);
     tallies_free(&w->tallies);
     series_close(&w->series);
+    limits_free(&w->limits);
+    limit_shared_close(&w->limit_shared);
     free(w);
     *wp = NULL;
 }

@@ -21,6 +21,8 @@ struct await;
 struct balance;
 struct discover;
 struct handshakes;
+struct limit_shared;
+struct limits;
 struct listener;
 struct mailbox;
 struct net;
@@ -38,6 +40,8 @@ struct worker_conf {
     const char *process;  /* "weft-proxy-0"; lent */
     uint64_t incarnation;
     int series_fd;              /* -1: a table of our own */
+    int limits_fd;              /* -1: limits of our own, not of the pod */
+    unsigned index;             /* of this worker in its pod, below LIMIT_WORKERS_MAX */
     void (*drained)(void *arg); /* after worker_drain: nothing is left. May be NULL */
     /* The application has not listened on this port for long; 0: it does now. May be NULL. */
     void (*waiting)(void *arg, uint16_t port);
@@ -74,6 +78,8 @@ struct worker {
     struct series_table *series;
     struct series_reporter reporter;
     struct tallies *tallies;
+    struct limit_shared *limit_shared; /* what the pod's workers count together */
+    struct limits *limits;             /* of the application's ports */
     struct watched *watched; /* connections whose bytes are counted */
 
     struct listener *listeners[WORKER_LISTENERS_MAX];

@@ -120,6 +120,7 @@ err_t heritage_open(struct heritage *h, enum table_kind kind, const struct setti
     TRY(listen_both(h, "inbound", s->inbound_port, false, s->ipv6));
     TRY(listen_both(h, "admin", s->admin_port, false, s->ipv6));
     TRY(make_vault(h));
+    TRY(make_memfd(h, "limits", LIMITS_BYTES, HERITAGE_ANY));
     for (uint32_t i = 0; i < s->workers; i++)
         TRY(make_memfd(h, "series", SERIES_BYTES, (int)i));
     return OK;

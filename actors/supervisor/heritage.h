@@ -4,6 +4,7 @@
  *   inbound   0.0.0.0 and [::], inbound_port         weft-proxy
  *   admin     0.0.0.0 and [::], admin_port           weft-telemetry
  *   series    memfd of SERIES_BYTES per worker       weft-proxy of that index: counters that go on
+ *   limits    memfd of LIMITS_BYTES for all          weft-proxy, every worker: what they limit together
  *   vault     secret memory of VAULT_BYTES           weft-tls: the private key, never on disk
  *
  * Connections that come while a process restarts wait in the kernel's queue of the socket kept here.
@@ -17,6 +18,7 @@
 #include "kit/settings.h"
 
 #define SERIES_BYTES     (8u << 20)
+#define LIMITS_BYTES     (1u << 20)
 #define VAULT_BYTES      (64u << 10)
 #define HERITAGE_MAX     80
 #define HERITAGE_ANY     (-1) /* belongs to every worker */

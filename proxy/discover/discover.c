@@ -178,6 +178,8 @@ static void on_ports(struct discover *d, const struct wire_ports *m)
         d->ports[d->n_ports].port = m->ports[i].port;
         d->ports[d->n_ports++].protocol = m->ports[i].protocol;
     }
+    if (d->conf.on_ports != NULL)
+        d->conf.on_ports(d->conf.arg, m);
 }
 
 static void on_msg(void *arg, const struct mailbox_msg *msg)

@@ -81,6 +81,9 @@ struct discover_conf {
     unsigned waiting_max; /* who may wait for answers, over all targets */
     bool (*is_local)(void *arg,
                      const struct sockaddr_storage *a); /* one of the pod's own addresses */
+    /* What the control plane says of this pod's own ports has changed. `m` is lent for the call. May
+     * be NULL. */
+    void (*on_ports)(void *arg, const struct wire_ports *m);
     void *arg;
 };
 MUST_USE err_t discover_new(const struct discover_conf *conf, struct discover **out);

@@ -7,7 +7,7 @@ PROCESS(POD,     "weft-tls",        0, 1, false, "vault",                    fal
 PROCESS(POD,     "weft-retry",      0, 1, false, "",                         false)
 PROCESS(POD,     "weft-telemetry",  0, 1, false, "admin",                    true)
 PROCESS(POD,     "weft-link",       0, 1, false, "",                         false)
-PROCESS(POD,     "weft-proxy",      1, 0, true,  "outbound inbound series",  false)
+PROCESS(POD,     "weft-proxy",      1, 0, true,  "outbound inbound series limits", false)
 
 /* The broker makes the key pair that the collector uses too, and asks the authority from its first
  * session on; it is the last to go, so that pods hear what changes meanwhile. */

@@ -323,7 +323,8 @@ static inline void rig_up(struct rig *r, struct event_base *base, const char *ta
                               .retry = r->retry_at,
                               .identity = "",
                               .process = "weft-proxy-0",
-                              .series_fd = -1};
+                              .series_fd = -1,
+                              .limits_fd = -1};
     assert_true(worker_new(&wc, &r->worker) == OK);
     r->port = rig_bind(&r->listen_fd);
     assert_true(worker_listen(r->worker, r->listen_fd, DIRECTION_OUTBOUND) == OK);
