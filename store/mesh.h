@@ -83,7 +83,7 @@ MUST_USE err_t mesh_drop_endpoints_of_slices(struct mesh *m, slice_t ns, slice_t
 
 struct mesh_session {
     slice_t ns, pod; /* key */
-    slice_t workload, service_account, identity, zone, version;
+    slice_t workload, service_account, identity, zone, version, app_version;
     uint64_t incarnation;
     slice_t addresses;  /* comma list */
     slice_t serves;     /* SERVICE:PORT/PROTOCOL comma list, PROTOCOL a number */
@@ -135,11 +135,13 @@ struct mesh_certificate {
 MUST_USE err_t mesh_put_certificate(struct mesh *m, const struct mesh_certificate *c);
 
 struct mesh_learned {
-    slice_t ns, workload; /* key, with port */
+    slice_t ns, workload; /* key, with port and app_version */
     uint16_t port;
-    uint8_t protocol;
+    slice_t app_version;
+    uint8_t protocol; /* PROTOCOL_*; 0: several */
 };
 MUST_USE err_t mesh_put_learned(struct mesh *m, const struct mesh_learned *l);
+MUST_USE err_t mesh_drop_learned(struct mesh *m, const struct mesh_learned *l);
 
 /* kind: stable, upper case. At most 320 and 512 bytes of object and message are kept. */
 MUST_USE err_t mesh_add_event(struct mesh *m, int64_t at_ms, slice_t kind, slice_t object,

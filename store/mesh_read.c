@@ -67,7 +67,8 @@ err_t mesh_each_session(struct mesh *m, void (*fn)(void *, const struct mesh_ses
                                          .is_serving = db_i64(s, 13) != 0,
                                          .opened_ms = db_i64(s, 14),
                                          .skew_ms = db_i64(s, 15),
-                                         .acked = (uint64_t)db_i64(s, 16)};
+                                         .acked = (uint64_t)db_i64(s, 16),
+                                        .app_version = db_text(s, 17)};
         fn(arg, &row);
     }
     return e;
@@ -119,7 +120,8 @@ err_t mesh_each_learned(struct mesh *m, void (*fn)(void *, const struct mesh_lea
         const struct mesh_learned row = {.ns = db_text(s, 0),
                                          .workload = db_text(s, 1),
                                          .port = (uint16_t)db_i64(s, 2),
-                                         .protocol = (uint8_t)db_i64(s, 3)};
+                                         .protocol = (uint8_t)db_i64(s, 3),
+                                         .app_version = db_text(s, 4)};
         fn(arg, &row);
     }
     return e;

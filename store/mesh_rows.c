@@ -49,11 +49,12 @@ err_t mesh_put_session(struct mesh *m, const struct mesh_session *s)
     TRY(mesh_end_session(m, s->ns, s->pod, SLICE_LIT("replaced")));
     return db_run(&m->db, MS_SESSION_ADD,
                   "iitttttttittti"
-                  "iiiii",
+                  "iiiiit",
                   MESH_STAMP(m), s->ns, s->pod, s->workload, s->service_account, s->identity,
                   s->zone, s->version, (int64_t)s->incarnation, s->addresses, s->serves,
                   s->public_key, (int64_t)s->inbound_port, (int64_t)s->processes,
-                  (int64_t)s->is_serving, s->opened_ms, s->skew_ms, (int64_t)s->acked);
+                  (int64_t)s->is_serving, s->opened_ms, s->skew_ms, (int64_t)s->acked,
+                  s->app_version);
 }
 
 err_t mesh_end_session(struct mesh *m, slice_t ns, slice_t pod, slice_t why)
@@ -119,10 +120,15 @@ err_t mesh_put_certificate(struct mesh *m, const struct mesh_certificate *c)
 
 err_t mesh_put_learned(struct mesh *m, const struct mesh_learned *l)
 {
-    TRY(db_run(&m->db, MS_LEARNED_END, "iitti", MESH_STAMP(m), l->ns, l->workload,
-               (int64_t)l->port));
-    return db_run(&m->db, MS_LEARNED_ADD, "iittii", MESH_STAMP(m), l->ns, l->workload,
-                  (int64_t)l->port, (int64_t)l->protocol);
+    TRY(mesh_drop_learned(m, l));
+    return db_run(&m->db, MS_LEARNED_ADD, "iittiit", MESH_STAMP(m), l->ns, l->workload,
+                  (int64_t)l->port, (int64_t)l->protocol, l->app_version);
+}
+
+err_t mesh_drop_learned(struct mesh *m, const struct mesh_learned *l)
+{
+    return db_run(&m->db, MS_LEARNED_END, "iittit", MESH_STAMP(m), l->ns, l->workload,
+                  (int64_t)l->port, l->app_version);
 }
 
 /* Cuts at the limit, but never within a UTF-8 character. */

@@ -117,7 +117,48 @@ static const char *const first_form[] = {
     NULL,
 };
 
-const char *const *const mesh_migrations[] = {first_form, NULL};
+#define PROTOCOL_OF(column)                                                                        \
+    "CASE " column " WHEN 1 THEN 'http1' WHEN 2 THEN 'http2' WHEN 3 THEN 'grpc' WHEN 4 THEN 'opaque'"
+
+/* What ports speak belongs to a version of the application. */
+static const char *const second_form[] = {
+    "ALTER TABLE sessions ADD COLUMN app_version TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE learned ADD COLUMN app_version TEXT NOT NULL DEFAULT '';"
+    "DROP INDEX learned_now;"
+    "CREATE UNIQUE INDEX learned_now ON learned(ns,workload,port,app_version)"
+    " WHERE valid_to_rev IS NULL;",
+
+    "DROP VIEW mesh_sessions;"
+    "CREATE VIEW mesh_sessions AS /* pods connected to the broker */ "
+    "SELECT ns AS namespace,pod,workload,service_account,identity,zone,version,addresses,serves,"
+    "inbound_port,is_serving AS serving,processes,printf('%016x',incarnation) AS incarnation,"
+    "acked AS acked_revision,skew_ms AS clock_skew_ms," TIME_OF("opened_ms") " AS opened,"
+    TIME_OF("heard_ms") " AS last_heard," SINCE ",app_version FROM sessions" NOW ";",
+
+    "CREATE VIEW mesh_ports AS /* what ports speak: as declared, and as seen */ "
+    "SELECT s.ns AS namespace,iif(s.workload='',s.pod,s.workload) AS workload,e.port AS port,"
+    PROTOCOL_OF("max(e.protocol)") " END AS protocol,'declared' AS source,"
+    "s.app_version AS app_version," TIME_OF("min(e.from_ms)") " AS since,"
+    "min(e.valid_from_rev) AS revision"
+    " FROM endpoints e JOIN sessions s ON e.pod=s.ns||'/'||s.pod AND s.valid_to_rev IS NULL"
+    " WHERE e.valid_to_rev IS NULL AND e.source='session' AND e.protocol<>0"
+    " GROUP BY 1,2,3,s.app_version"
+    /* A view may not use json_extract (trusted_schema is off); the text is the broker's own. */
+    " UNION ALL SELECT ns,workload,port,substr(rest,1,instr(rest,'\"')-1),'declared',app_version,"
+    TIME_OF("min(from_ms)") ",min(valid_from_rev) FROM("
+    "SELECT s.ns,iif(s.workload='',s.pod,s.workload) AS workload,e.port,s.app_version,v.from_ms,"
+    "v.valid_from_rev,substr(v.ports,instr(v.ports,mark)+length(mark)) AS rest FROM("
+    "SELECT *,'\"port\":'||port||',\"protocol\":\"' AS mark FROM endpoints"
+    " WHERE valid_to_rev IS NULL AND source='session' AND protocol=0) e"
+    " JOIN services v ON e.ns=v.ns AND e.service=v.name AND v.valid_to_rev IS NULL"
+    " JOIN sessions s ON e.pod=s.ns||'/'||s.pod AND s.valid_to_rev IS NULL"
+    " WHERE instr(v.ports,mark)>0) WHERE rest NOT LIKE 'detect\"%' GROUP BY 1,2,3,app_version"
+    " UNION ALL SELECT ns,workload,port," PROTOCOL_OF("protocol") " ELSE 'several' END,'learned',"
+    "app_version," TIME_OF("from_ms") ",valid_from_rev FROM learned" NOW ";",
+    NULL,
+};
+
+const char *const *const mesh_migrations[] = {first_form, second_form, NULL};
 
 const char *const mesh_sql[MS_N] = {
 #define STATEMENT(name, sql) [MS_##name] = sql,

@@ -44,13 +44,13 @@ extern const char *const *const mesh_migrations[];
     STATEMENT(SESSION_ADD, "INSERT INTO sessions(valid_from_rev,from_ms,ns,pod,workload,"          \
                            "service_account,identity,zone,version,incarnation,addresses,serves,"   \
                            "public_key,inbound_port,processes,is_serving,opened_ms,skew_ms,acked," \
-                           "heard_ms) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,"  \
-                           "?16,?17,?18,?19,?2)")                                                  \
+                           "heard_ms,app_version) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,"  \
+                           "?13,?14,?15,?16,?17,?18,?19,?2,?20)")                                  \
     STATEMENT(SESSION_NOTE, "UPDATE sessions SET acked=?1,heard_ms=?2,skew_ms=?3"                  \
                             " WHERE ns=?4 AND pod=?5 AND valid_to_rev IS NULL")                    \
     STATEMENT(SESSION_EACH, "SELECT ns,pod,workload,service_account,identity,zone,version,"        \
                             "incarnation,addresses,serves,public_key,inbound_port,processes,"      \
-                            "is_serving,opened_ms,skew_ms,acked FROM sessions"                     \
+                            "is_serving,opened_ms,skew_ms,acked,app_version FROM sessions"         \
                             " WHERE valid_to_rev IS NULL")                                         \
     STATEMENT(LINK_KEY_ADD, "INSERT INTO curve_keys(valid_from_rev,from_ms,public_key,ns,"         \
                             "service_account,pod,used_ms) VALUES(?1,?2,?3,?4,?5,?6,?2)")           \
@@ -77,10 +77,11 @@ extern const char *const *const mesh_migrations[];
                                "serial,fingerprint,issued_ms,not_before_ms,not_after_ms)"          \
                                " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")                          \
     STATEMENT(LEARNED_END, "UPDATE learned SET valid_to_rev=?1,to_ms=?2"                           \
-                           " WHERE ns=?3 AND workload=?4 AND port=?5 AND valid_to_rev IS NULL")    \
-    STATEMENT(LEARNED_ADD, "INSERT INTO learned(valid_from_rev,from_ms,ns,workload,port,protocol)" \
-                           " VALUES(?1,?2,?3,?4,?5,?6)")                                           \
-    STATEMENT(LEARNED_EACH, "SELECT ns,workload,port,protocol FROM learned"                        \
+                           " WHERE ns=?3 AND workload=?4 AND port=?5 AND app_version=?6"           \
+                           " AND valid_to_rev IS NULL")                                            \
+    STATEMENT(LEARNED_ADD, "INSERT INTO learned(valid_from_rev,from_ms,ns,workload,port,protocol," \
+                           "app_version) VALUES(?1,?2,?3,?4,?5,?6,?7)")                            \
+    STATEMENT(LEARNED_EACH, "SELECT ns,workload,port,protocol,app_version FROM learned"            \
                             " WHERE valid_to_rev IS NULL")                                         \
     STATEMENT(EVENT_ADD, "INSERT INTO events(revision,at_ms,kind,object,message)"                  \
                          " VALUES(?1,?2,?3,?4,?5)")                                                \

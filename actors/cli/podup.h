@@ -11,6 +11,7 @@ struct podup_conf {
     const char *service; /* --as: also the workload */
     const char *service_account;
     const char *zone;
+    const char *version; /* of the program, "" */
     const char *serves; /* "web:8080/http1,web:9090", may be "" */
     bool ipv6;
     uint64_t ready_ms;

@@ -191,7 +191,8 @@ static void say_hello(struct link *l)
                                      .serves = l->serves,
                                      .is_serving = l->is_serving && !l->is_draining,
                                      .wall_ms = (int64_t)clock_wall_ms(),
-                                     .processes = 5};
+                                     .processes = 5,
+                                     .app_version = slice_str(l->set->app_version)};
     err_t e = LINK_SEND(l->broker, nobody, hello, &hello);
     l->said_serving = hello.is_serving;
     if (e != OK)

@@ -277,7 +277,7 @@ static uint8_t port_protocol(const struct destination_input *in)
     for (size_t i = 0; i < s->n_ports; i++)
         if (s->ports[i].port == in->port && s->ports[i].protocol != PROTOCOL_DETECT)
             return s->ports[i].protocol;
-    return in->learned_protocol;
+    return in->said_protocol;
 }
 
 static err_t build(struct builder *b)
@@ -292,6 +292,7 @@ static err_t build(struct builder *b)
     d->name = in->service->name;
     d->port = in->port;
     d->protocol = port_protocol(in);
+    d->lesson = d->protocol == PROTOCOL_DETECT ? in->lesson : PROTOCOL_DETECT;
     d->target = arena_copy(b->arena, in->target);
     if (d->target.p == NULL)
         return ERR_OF(NOMEM);

@@ -19,8 +19,8 @@ struct destination_input {
     slice_t target;                 /* topic's target; copied */
     const struct resource *service; /* a RESOURCE_SERVICE */
     uint16_t port;                  /* of it */
-    uint8_t
-        learned_protocol; /* what was seen on its endpoints; used if the service does not say */
+    uint8_t said_protocol; /* by its pods; used if the service does not say */
+    uint8_t lesson;        /* what was seen on its endpoints (model/lesson.h), if nobody says */
     slice_t client_namespace; /* of who asks; decides between producer and consumer routes */
     const struct resource *const *routes; /* RESOURCE_HTTP_ROUTE in any order; those that are
                                              not attached to service and port are passed over */

@@ -3,7 +3,8 @@
  * One struct control per process is handed to everything. The rooms:
  *   keys.h      who may connect            sessions.h  pods and their leases
  *   topics.h    what is watched, revisions services.h  services, their addresses, the hosts
- * file views.h     payloads of topics         objects.h   apply and delete links.h     messages
+ * file views.h     payloads of topics         objects.h   apply and delete learned.h   what ports were seen to speak
+ * links.h     messages
  * of links          desk.h      messages of the CLI, waits issuer.h    the broker's side of
  * weft-authority The order of every change: check -> store (commit) -> memory -> topics ->
  * answer. Nothing is told to anybody that is not committed.
@@ -16,6 +17,7 @@
 #include "kit/list.h"
 #include "kit/mailbox.h"
 #include "kit/timer.h"
+#include "model/lesson.h"
 #include "store/mesh.h"
 #include "wire/wire.h"
 
@@ -72,6 +74,7 @@ struct session {
     char name[320]; /* hash key: NS/POD */
     enum session_state state;
     char ns[64], pod[254], workload[254], service_account[254], zone[64], version[33];
+    char app_version[129]; /* of the application, as it says itself */
     char identity[254];
     char public_key[MAILBOX_KEY_TEXT];
     uint64_t incarnation;
@@ -126,9 +129,13 @@ struct service_entry {
     UT_hash_handle hh, by_ip4, by_ip6;
 };
 
+/* What a port of a workload speaks (learned.h). */
+#define LEARNED_KEY 460
 struct learned_port {
-    char key[330]; /* NS/WORKLOAD:PORT */
-    uint8_t protocol;
+    char key[LEARNED_KEY]; /* hash key: NS/WORKLOAD:PORT@VERSION */
+    char ns[64], workload[254], version[129];
+    uint16_t port;
+    enum lesson lesson;
     UT_hash_handle hh;
 };
 

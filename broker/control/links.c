@@ -11,6 +11,7 @@
 #include "broker/control/desk.h"
 #include "broker/control/issuer.h"
 #include "broker/control/keys.h"
+#include "broker/control/learned.h"
 #include "broker/control/sessions.h"
 #include "broker/control/topics.h"
 #include "broker/control/views.h"
@@ -249,7 +250,7 @@ static void on_learn(void *arg, const struct wire_call *call)
 {
     struct talk *talk = arg;
     const struct wire_learn *m = WIRE_GOT(learn, call);
-    err_t e = views_learn(talk->c, talk->session, m->port, m->protocol);
+    err_t e = learned_add(talk->c, talk->session, m->port, m->protocol);
     if (e != OK)
         control_refuse(talk->c, talk->c->links, route_of(talk->session), 0, e,
                        "port or protocol");

@@ -13,6 +13,7 @@
 #include "broker/control/desk.h"
 #include "broker/control/issuer.h"
 #include "broker/control/keys.h"
+#include "broker/control/learned.h"
 #include "broker/control/links.h"
 #include "broker/control/objects.h"
 #include "broker/control/services.h"
@@ -59,7 +60,7 @@ static err_t load(struct control *c)
     TRY(keys_load(c));
     TRY(services_load(c));
     TRY(objects_load(c));
-    TRY(views_load(c));
+    TRY(learned_load(c));
     TRY(sessions_load(c));
     topics_init(c);
     log_info("store open", "epoch=%016" PRIx64 " revision=%" PRIu64 " fresh=%d sessions=%u",
@@ -120,7 +121,7 @@ static void stop(struct actor *a)
         topics_free(c);
         objects_free(c);
     }
-    views_free(c);
+    learned_free(c);
     services_free(c);
     keys_free(c);
     mesh_close(&c->mesh);

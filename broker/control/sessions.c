@@ -1,6 +1,7 @@
 #include "broker/control/sessions.h"
 
 #include "broker/control/keys.h"
+#include "broker/control/learned.h"
 #include "broker/control/objects.h"
 #include "broker/control/topics.h"
 #include "kit/clock.h"
@@ -52,6 +53,7 @@ err_t sessions_check_hello(const struct wire_hello *h, const char **why)
         {name_is_host(h->service_account), "service_account"},
         {is_short_text(h->zone, 63), "zone"},
         {is_short_text(h->version, 32), "version"},
+        {is_short_text(h->app_version, 128), "app_version"},
         {h->n_addresses >= 1 && h->n_addresses <= CONTROL_MAX_ADDRESSES, "addresses"},
         {h->n_serves <= CONTROL_MAX_SERVED, "serves"},
     };
@@ -86,6 +88,7 @@ static void fill_text(struct control *c, struct session *s, const struct link_ke
     (void)slice_to_cstr(h->workload, s->workload, sizeof s->workload);
     (void)slice_to_cstr(h->zone, s->zone, sizeof s->zone);
     (void)slice_to_cstr(h->version, s->version, sizeof s->version);
+    (void)slice_to_cstr(h->app_version, s->app_version, sizeof s->app_version);
     const struct name_identity who = {.service_account = slice_str(key->service_account),
                                       .namespace = slice_str(key->ns),
                                       .control_namespace = slice_str(c->set->control_namespace),
@@ -126,6 +129,7 @@ static bool is_same(const struct session *a, const struct session *b)
                    a->n_addresses == b->n_addresses && a->n_serves == b->n_serves &&
                    strcmp(a->workload, b->workload) == 0 && strcmp(a->zone, b->zone) == 0 &&
                    strcmp(a->version, b->version) == 0 &&
+                   strcmp(a->app_version, b->app_version) == 0 &&
                    strcmp(a->service_account, b->service_account) == 0 &&
                    strcmp(a->public_key, b->public_key) == 0;
     for (unsigned i = 0; is_like && i < a->n_addresses; i++)
@@ -182,6 +186,7 @@ static err_t store_session(struct control *c, const struct session *s)
                                      .identity = slice_str(s->identity),
                                      .zone = slice_str(s->zone),
                                      .version = slice_str(s->version),
+                                     .app_version = slice_str(s->app_version),
                                      .incarnation = s->incarnation,
                                      .addresses = slice_str(addresses),
                                      .serves = slice_str(serves),
@@ -306,6 +311,7 @@ err_t sessions_hello(struct control *c, struct link_key *key, slice_t route,
                 take_place(c, old, s);
             }
             HASH_ADD_STR(c->sessions, name, s);
+            learned_expire(c, s);
         }
     }
     if (e != OK) {
@@ -386,6 +392,7 @@ void sessions_end(struct control *c, struct session *s, const char *why)
     c->count.sessions_lost += strcmp(why, "bye") != 0 ? 1 : 0;
     HASH_DEL(c->sessions, s);
     mark_topics(c, s);
+    learned_expire(c, s);
     session_state(s, SESSION_ENDED);
     session_free(c, s);
     topics_settle(c);
@@ -444,6 +451,7 @@ static void load_one(void *arg, const struct mesh_session *row)
         slice_to_cstr(row->identity, s->identity, sizeof s->identity) &&
         slice_to_cstr(row->zone, s->zone, sizeof s->zone) &&
         slice_to_cstr(row->version, s->version, sizeof s->version) &&
+        slice_to_cstr(row->app_version, s->app_version, sizeof s->app_version) &&
         slice_to_cstr(row->public_key, s->public_key, sizeof s->public_key);
     (void)snprintf(s->name, sizeof s->name, "%s/%s", s->ns, s->pod);
     s->incarnation = row->incarnation;

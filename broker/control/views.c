@@ -1,5 +1,6 @@
 #include "broker/control/views.h"
 
+#include "broker/control/learned.h"
 #include "broker/control/objects.h"
 #include "broker/control/services.h"
 #include "broker/control/topics.h"
@@ -13,7 +14,6 @@
 #define ARENA_MAX     (64u << 20)
 #define ENDPOINTS_MAX 4096u
 #define PAYLOAD_MAX   245760u /* as wire: topic.payload */
-#define LEARNED_MAX   100000u
 
 /* One computation. */
 struct look {
@@ -40,91 +40,6 @@ bool views_may_watch(const struct session *s, slice_t topic)
     return slice_starts(topic, slice_str(own)) &&
            name_target_parse(slice_skip(topic, strlen(own)), slice_str(s->ns), 0, &target) ==
                OK;
-}
-
-/* ---- learned protocols ---- */
-
-static void learned_key(char key[330], const char *ns, const char *workload, uint16_t port)
-{
-    (void)snprintf(key, 330, "%s/%s:%u", ns, workload, port);
-}
-
-uint8_t views_learned(struct control *c, const char *ns, const char *workload, uint16_t port)
-{
-    char key[330];
-    struct learned_port *l;
-    learned_key(key, ns, workload, port);
-    HASH_FIND_STR(c->learned, key, l);
-    return l != NULL ? l->protocol : PROTOCOL_DETECT;
-}
-
-static bool learned_put(struct control *c, const char *key, uint8_t protocol)
-{
-    struct learned_port *l;
-    HASH_FIND_STR(c->learned, key, l);
-    if (l == NULL) {
-        l = HASH_COUNT(c->learned) < LEARNED_MAX ? calloc(1, sizeof *l) : NULL;
-        if (l == NULL)
-            return false;
-        (void)snprintf(l->key, sizeof l->key, "%s", key);
-        HASH_ADD_STR(c->learned, key, l);
-    }
-    l->protocol = protocol;
-    return true;
-}
-
-err_t views_learn(struct control *c, const struct session *s, uint16_t port, uint8_t protocol)
-{
-    char key[330], own[330];
-    if (protocol >= PROTOCOLS || port == 0)
-        return ERR_OF(BAD_REQUEST);
-    if (views_learned(c, s->ns, s->workload, port) == protocol)
-        return OK;
-    const struct mesh_learned row = {.ns = slice_str(s->ns),
-                                     .workload = slice_str(s->workload),
-                                     .port = port,
-                                     .protocol = protocol};
-    TRY(control_begin(c, slice_str(s->name), SLICE_LIT("learned")));
-    err_t e = mesh_put_learned(c->mesh, &row);
-    if (e != OK) {
-        mesh_rollback(c->mesh);
-        return e;
-    }
-    TRY(control_commit(c));
-    learned_key(key, s->ns, s->workload, port);
-    (void)learned_put(c, key, protocol);
-    for (unsigned i = 0; i < s->n_serves; i++)
-        if (s->serves[i].port == port)
-            topics_mark_text(c, s->serves[i].service);
-    (void)snprintf(own, sizeof own, "pod/%s", s->name);
-    topics_mark(c, own);
-    topics_settle(c);
-    return OK;
-}
-
-static void load_learned(void *arg, const struct mesh_learned *row)
-{
-    char ns[64], workload[254], key[330];
-    if (!slice_to_cstr(row->ns, ns, sizeof ns) ||
-        !slice_to_cstr(row->workload, workload, sizeof workload))
-        return;
-    learned_key(key, ns, workload, row->port);
-    (void)learned_put(arg, key, row->protocol);
-}
-
-err_t views_load(struct control *c)
-{
-    return mesh_each_learned(c->mesh, load_learned, c);
-}
-
-void views_free(struct control *c)
-{
-    struct learned_port *l, *next;
-    HASH_ITER(hh, c->learned, l, next)
-    {
-        HASH_DEL(c->learned, l);
-        free(l);
-    }
 }
 
 /* ---- backends ---- */
@@ -278,18 +193,37 @@ static size_t cut(struct look *l, struct wire_endpoint *list, size_t n)
     return l->endpoints_max;
 }
 
-static uint8_t learned_of(struct look *l, const char *ns, const char *name,
-                          const struct service_port *port)
+/* What a pod behind the port says of it (WEFT_SERVES): the first that says something. */
+static uint8_t said_of(struct look *l, const char *ns, const char *name,
+                       const struct service_port *port)
 {
     struct session *s, *next;
     uint8_t found = PROTOCOL_DETECT;
     HASH_ITER(hh, l->c->sessions, s, next)
     for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
         if (strcmp(s->ns, ns) == 0 && serves_port(&s->serves[i], name, port))
-            found = s->serves[i].protocol != PROTOCOL_DETECT
-                        ? s->serves[i].protocol
-                        : views_learned(l->c, s->ns, s->workload, s->serves[i].port);
+            found = s->serves[i].protocol;
     return found;
+}
+
+/* What was seen on the port, if that is the same for every pod behind it: a new version of which nothing is known
+ * yet makes it unknown. */
+static uint8_t lesson_of(struct look *l, const char *ns, const char *name,
+                         const struct service_port *port)
+{
+    struct session *s, *next;
+    enum lesson all = LESSON_UNKNOWN;
+    HASH_ITER(hh, l->c->sessions, s, next)
+    for (unsigned i = 0; i < s->n_serves; i++) {
+        enum lesson one;
+        if (!s->is_serving || strcmp(s->ns, ns) != 0 || !serves_port(&s->serves[i], name, port))
+            continue;
+        one = learned_find(l->c, s, s->serves[i].port);
+        if (one == LESSON_UNKNOWN)
+            return PROTOCOL_DETECT;
+        all = lesson_join(all, one);
+    }
+    return lesson_protocol(all);
 }
 
 static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
@@ -315,7 +249,7 @@ static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
         qsort(list, n, sizeof *list, by_address);
     *out = (struct destination_backend){
         .exists = true,
-        .protocol = p->protocol != PROTOCOL_DETECT ? p->protocol : learned_of(l, ns, text, p),
+        .protocol = p->protocol != PROTOCOL_DETECT ? p->protocol : said_of(l, ns, text, p),
         .endpoints = list,
         .n_endpoints = n};
 }
@@ -340,7 +274,8 @@ static err_t build_service(struct look *l, slice_t target, const struct object *
     const struct destination_input in = {.target = target,
                                          .service = o->parsed,
                                          .port = port,
-                                         .learned_protocol = learned_of(l, o->ns, o->name, p),
+                                         .said_protocol = said_of(l, o->ns, o->name, p),
+                                         .lesson = lesson_of(l, o->ns, o->name, p),
                                          .client_namespace = client,
                                          .routes = routes,
                                          .n_routes = n,
@@ -363,11 +298,14 @@ static err_t build_address(struct look *l, slice_t target, const struct name_tar
             return ERR_OF(NOMEM);
         *e = endpoint_of(s, t->port);
         e->ip = slice_str(s->addresses[a]);
-        uint8_t protocol = views_learned(l->c, s->ns, s->workload, t->port);
+        uint8_t protocol = PROTOCOL_DETECT;
         for (unsigned i = 0; i < s->n_serves; i++)
             if (s->serves[i].port == t->port && s->serves[i].protocol != PROTOCOL_DETECT)
                 protocol = s->serves[i].protocol;
-        return destination_of_address(target, e, protocol, &l->arena, out);
+        TRY(destination_of_address(target, e, protocol, &l->arena, out));
+        if (protocol == PROTOCOL_DETECT)
+            out->lesson = lesson_protocol(learned_find(l->c, s, t->port));
+        return OK;
     }
     return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
 }
@@ -437,9 +375,7 @@ static uint8_t port_protocol(struct control *c, const struct session *s,
         if (serves_port(served, served->service, p) && p->protocol != PROTOCOL_DETECT)
             return p->protocol;
     }
-    return served->protocol != PROTOCOL_DETECT
-               ? served->protocol
-               : views_learned(c, s->ns, s->workload, served->port);
+    return served->protocol;
 }
 
 static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
@@ -452,7 +388,9 @@ static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
         list[ports.n_ports++] =
             (struct wire_served){.service = slice_str(s->serves[i].service),
                                  .port = s->serves[i].port,
-                                 .protocol = port_protocol(c, s, &s->serves[i])};
+                                 .protocol = port_protocol(c, s, &s->serves[i]),
+                                 .lesson = lesson_protocol(
+                                     learned_find(c, s, s->serves[i].port))};
     return WIRE_ENCODE(ports, &ports, out);
 }
 

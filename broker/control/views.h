@@ -20,11 +20,4 @@ bool views_may_watch(const struct session *s, slice_t topic);
 MUST_USE err_t views_compute(struct control *c, slice_t topic, slice_t pod,
                              struct view_cut *cut, struct buf *out);
 
-/* A port's protocol as seen (0: nothing learned). */
-uint8_t views_learned(struct control *c, const char *ns, const char *workload, uint16_t port);
-MUST_USE err_t views_learn(struct control *c, const struct session *s, uint16_t port,
-                           uint8_t protocol);
-MUST_USE err_t views_load(struct control *c);
-void views_free(struct control *c);
-
 #endif

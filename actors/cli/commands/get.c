@@ -1,6 +1,7 @@
 /* weft get: resources as they are in force, and the views that go with their names.
  *
  *   services, endpoints, sessions   the views mesh_services, mesh_endpoints, mesh_sessions
+ *   ports                           the view mesh_ports
  *   any other kind                  mesh_objects of that kind ("all": of every kind)
  *   -o yaml                         the resources as they were applied, one document each
  */
@@ -34,6 +35,8 @@ static const struct {
     {"pod", NULL,
      "namespace,pod,workload,identity,addresses,serves,serving,acked_revision,last_heard",
      "mesh_sessions", "pod"},
+    {"port", NULL, "namespace,workload,port,protocol,source,app_version,since", "mesh_ports",
+     "workload"},
 };
 
 /* "Services" -> "service", "httproutes" -> "httproute" */

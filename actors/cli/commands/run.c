@@ -215,7 +215,7 @@ static int run_all(struct run *r)
 }
 
 struct run_args {
-    const char *run, *as, *ns, *account, *pod, *replica, *user, *zone;
+    const char *run, *as, *ns, *account, *pod, *replica, *user, *zone, *version;
     struct opt_list ports;
     uint64_t ready_ms;
     char serves[1024];
@@ -252,6 +252,8 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
                            "--service-account %s: small letters, digits and '-'", a->account);
     if (strlen(a->zone) > 63)
         return trouble_set(why, ERR_OF(USAGE), "--zone: more than 63 characters");
+    if (strlen(a->version) > 128)
+        return trouble_set(why, ERR_OF(USAGE), "--version: more than 128 characters");
     TRY(run_name(r, a, why));
     for (size_t i = 0; i < a->ports.n; i++)
         TRY(podup_add_port(a->as, a->ports.at[i], a->serves, 300, why));
@@ -262,6 +264,7 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
         .service = a->as,
         .service_account = a->account != NULL ? a->account : a->as,
         .zone = a->zone,
+        .version = a->version,
         .serves = a->serves,
         .ipv6 = r->mesh.ipv6,
         .ready_ms = a->ready_ms,
@@ -272,7 +275,7 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
 
 int command_run(const struct command *self, int argc, char **argv)
 {
-    struct run_args a = {.ns = "default", .zone = "", .ready_ms = 30000};
+    struct run_args a = {.ns = "default", .zone = "", .version = "", .ready_ms = 30000};
     struct run r = {.state = RUN_RUNNING};
     struct trouble why = {{0}};
     const struct opt table[] = {
@@ -288,6 +291,8 @@ int command_run(const struct command *self, int argc, char **argv)
         {OPT_TEXT, 0, "user", "USER",
          "run it as this user (who calls; behind sudo: who called sudo)", &a.user},
         {OPT_TEXT, 0, "zone", "ZONE", "zone of this pod", &a.zone},
+        {OPT_TEXT, 0, "version", "TEXT",
+         "version of the program: what was learned of another's ports is forgotten", &a.version},
         {OPT_MS, 0, "ready-timeout", "TIME", "longest wait for the pod (30s)", &a.ready_ms},
         OPT_RUN(&a.run),
         OPT_TABLE_END,

@@ -10,6 +10,7 @@ SETTING_STR  (bin_dir,        "WEFT_BIN_DIR",        "",            "directory o
 SETTING_STR  (pod,            "WEFT_POD",            "",            "name of this pod, unique in its namespace")
 SETTING_STR  (namespace,      "WEFT_NAMESPACE",      "default",     "namespace of this pod")
 SETTING_STR  (workload,       "WEFT_WORKLOAD",       "",            "workload (deployment) the pod belongs to")
+SETTING_STR  (app_version,    "WEFT_APP_VERSION",    "",            "version of the application, any text: what was learned of another version's ports does not hold for it")
 SETTING_STR  (service_account,"WEFT_SERVICE_ACCOUNT","",            "service account: the first part of the identity")
 SETTING_STR  (control_namespace,"WEFT_CONTROL_NAMESPACE","weft",    "namespace of the control plane: a part of every identity")
 SETTING_STR  (trust_domain,   "WEFT_TRUST_DOMAIN",   "cluster.local","trust domain: the last part of every identity")

@@ -4,6 +4,7 @@
 #define TEST_CONTROL_RIG_H
 
 #include "broker/control/keys.h"
+#include "broker/control/learned.h"
 #include "broker/control/objects.h"
 #include "broker/control/services.h"
 #include "broker/control/sessions.h"
@@ -40,7 +41,7 @@ static inline void rig_open(struct rig *r)
     assert_null(keys_load(&r->c));
     assert_null(services_load(&r->c));
     assert_null(objects_load(&r->c));
-    assert_null(views_load(&r->c));
+    assert_null(learned_load(&r->c));
     assert_null(sessions_load(&r->c));
     topics_init(&r->c);
 }
@@ -50,7 +51,7 @@ static inline void rig_close(struct rig *r)
     sessions_free(&r->c);
     topics_free(&r->c);
     objects_free(&r->c);
-    views_free(&r->c);
+    learned_free(&r->c);
     services_free(&r->c);
     keys_free(&r->c);
     mesh_close(&r->c.mesh);

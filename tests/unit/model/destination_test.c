@@ -67,7 +67,7 @@ static void build(struct world *w, const char *client, struct arena *arena,
     struct destination_input in = {.target = SLICE_LIT("web.prod.svc.cluster.local:80"),
                                    .service = w->all[0],
                                    .port = 80,
-                                   .learned_protocol = PROTOCOL_HTTP1,
+                                   .said_protocol = PROTOCOL_HTTP1,
                                    .client_namespace = slice_str(client),
                                    .routes = w->routes,
                                    .n_routes = w->n_routes,
@@ -104,7 +104,7 @@ static void test_no_routes(void **state)
     read_world(&w, SERVICE("timeout.linkerd.io/request: 5s, retry.linkerd.io/http: 5xx"));
     build(&w, "prod", &arena, &d);
     assert_int_equal(d.kind, 1);
-    assert_int_equal(d.protocol, PROTOCOL_HTTP1); /* learned: the port does not say */
+    assert_int_equal(d.protocol, PROTOCOL_HTTP1); /* the pods: the port does not say */
     assert_int_equal(d.n_backends, 1);
     assert_int_equal(d.backends[0].state, ROUTE_BACKEND_EXISTS);
     assert_int_equal(d.backends[0].n_endpoints, 1);

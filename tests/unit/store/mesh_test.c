@@ -137,7 +137,8 @@ static void every_table_takes_its_row(void **state)
                               .incarnation = UINT64_MAX,
                               .acked = 7,
                               .is_serving = true,
-                              .serves = SLICE_LIT("web:80/2")};
+                              .serves = SLICE_LIT("web:80/2"),
+                              .app_version = SLICE_LIT("v7")};
     struct mesh_key key = {.public_key = SLICE_LIT("K1"), .ns = sv.ns, .pod = se.pod};
     struct mesh_feed_key feed = {.name = SLICE_LIT("grafana"), .public_key = SLICE_LIT("K2")};
     struct mesh_token token = {
@@ -145,7 +146,11 @@ static void every_table_takes_its_row(void **state)
     struct mesh_certificate cert = {.ns = sv.ns, .pod = se.pod, .serial = SLICE_LIT("01")};
     struct mesh_learned learned = {
         .ns = sv.ns, .workload = SLICE_LIT("web"), .port = 80, .protocol = 2};
+    struct mesh_learned other = learned;
     bool was_there;
+
+    other.app_version = SLICE_LIT("v8");
+    other.protocol = 0;
     for (int round = 0; round < 2; round++) {
         begin(m, 1000 + round);
         assert_null(mesh_put_service(m, &sv));
@@ -159,6 +164,7 @@ static void every_table_takes_its_row(void **state)
         assert_null(mesh_use_token(m, token.id, key.public_key));
         assert_null(mesh_put_certificate(m, &cert));
         assert_null(mesh_put_learned(m, &learned));
+        assert_null(mesh_put_learned(m, &other));
         assert_null(mesh_put_value(m, "anchors", SLICE_LIT("PEM")));
         assert_null(mesh_commit(m));
     }
@@ -169,7 +175,19 @@ static void every_table_takes_its_row(void **state)
     assert_int_equal(ask("SELECT acked_revision FROM mesh_sessions"), 9);
     assert_int_equal(ask("SELECT count(*) FROM mesh_certificates"), 2);
     assert_int_equal(ask("SELECT count(*) FROM mesh_certificates WHERE current"), 1);
-    assert_int_equal(ask("SELECT count(*) FROM learned WHERE valid_to_rev IS NULL"), 1);
+    assert_int_equal(ask("SELECT count(*) FROM learned WHERE valid_to_rev IS NULL"), 2);
+    assert_int_equal(ask("SELECT count(*) FROM mesh_sessions WHERE app_version='v7'"), 1);
+    assert_int_equal(ask("SELECT count(*) FROM mesh_ports WHERE source='learned' AND"
+                         " (protocol='http2' AND app_version='' OR"
+                         " protocol='several' AND app_version='v8')"),
+                     2);
+    assert_int_equal(ask("SELECT count(*) FROM mesh_ports WHERE source='declared' AND"
+                         " workload='web-1' AND protocol='http2'"),
+                     1);
+    begin(m, 1500);
+    assert_null(mesh_drop_learned(m, &other));
+    assert_null(mesh_commit(m));
+    assert_int_equal(ask("SELECT count(*) FROM mesh_ports WHERE source='learned'"), 1);
 
     struct keys *keys = NULL;
     struct key_owner who;
