@@ -65,6 +65,11 @@ static void net_on_turn_end(evutil_socket_t fd, short what, void *arg)
             conn_end(c, CLOSE_LIMIT);
         if (c->wants_offer && c->state == CONN_OPEN)
             conn_offer(c);
+        if (c->wants_turn) {
+            c->wants_turn = false;
+            if (c->state == CONN_OPEN && c->events != NULL && c->events->on_turn != NULL)
+                c->events->on_turn(c);
+        }
         if (c->state != CONN_DOOMED && c->state != CONN_DIALING)
             conn_flush(c);
         conn_leave(c);
@@ -177,6 +182,18 @@ static void set_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user, sizeof(user));
 }
 
+/* A connection that cannot leave this machine: to or from the application beside us. Loopback loses nothing and has no
+ * path to be measured, so the plain algorithm does; the system's own may be one that models and paces (bbr), for
+ * every segment. */
+static void set_local_options(struct conn *c)
+{
+    static const char plain[] = "reno"; /* always there, and allowed to everybody */
+
+    if (address_is_loopback(&c->info.peer) || address_is_loopback(&c->info.local) ||
+        address_same_ip(&c->info.peer, &c->info.local))
+        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, plain, sizeof(plain) - 1);
+}
+
 static struct conn *conn_new(struct net *n, int fd, enum conn_state state)
 {
     struct conn *c = calloc(1, sizeof(*c));
@@ -205,12 +222,13 @@ static struct conn *conn_new(struct net *n, int fd, enum conn_state state)
     return c;
 }
 
-static void note_addresses(struct conn *c)
+void conn_note_local(struct conn *c)
 {
     socklen_t len = sizeof(c->info.local);
 
     if (getsockname(c->fd, (struct sockaddr *)&c->info.local, &len) != 0)
         memset(&c->info.local, 0, sizeof(c->info.local));
+    set_local_options(c);
 }
 
 err_t conn_accepted(struct net *n, int fd, struct conn **out)
@@ -225,7 +243,7 @@ err_t conn_accepted(struct net *n, int fd, struct conn **out)
     set_options(fd);
     if (getpeername(fd, (struct sockaddr *)&c->info.peer, &len) != 0)
         memset(&c->info.peer, 0, sizeof(c->info.peer));
-    note_addresses(c);
+    conn_note_local(c);
     *out = c;
     return OK;
 }

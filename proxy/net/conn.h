@@ -55,6 +55,9 @@ struct conn_events {
     /* `n` more plaintext bytes have left for the socket (sum over the life of the owner is exact). NULL = not
      * of interest. */
     void (*on_sent)(struct conn *c, size_t n);
+    /* At the end of the turn in which conn_want_turn was called, before what is queued is written: the place to add to it.
+     * NULL = not of interest. */
+    void (*on_turn)(struct conn *c);
     /* Dialled conns: connected (TLS not included). Before it nothing else is called but on_closed. */
     void (*on_connected)(struct conn *c);
     /* The last call. The conn must not be used after it returns. */
@@ -101,6 +104,12 @@ bool conn_is_protected(const struct conn *c);
 /* Queues plaintext; never writes before the end of the turn. Fails only for lack of memory, which closes the
  * conn (on_closed comes from the loop). Never refuses for being full: look at conn_out_len. */
 void conn_write(struct conn *c, slice_t bytes);
+/* Room for n bytes where queued output lies: write there, then conn_commit what was written before anything else is asked of the
+ * conn. NULL: the conn takes no output any more (it is over, or there is no memory, which ends it as conn_write does). */
+uint8_t *conn_reserve(struct conn *c, size_t n);
+void conn_commit(struct conn *c, size_t n);
+/* on_turn is called once at the end of this turn. */
+void conn_want_turn(struct conn *c);
 size_t conn_out_len(const struct conn *c); /* plaintext queued and not sealed yet + sealed and not written */
 bool conn_is_full(const struct conn *c);   /* above CONN_OUT_HIGH */
 

@@ -224,7 +224,7 @@ static void on_fin(struct conn *c)
 
 static void read_plain(struct conn *c)
 {
-    ssize_t got = read(c->fd, c->net->scratch, NET_READ_MAX);
+    ssize_t got = conn_sys_recv(c->fd, c->net->scratch, NET_READ_MAX);
 
     if (got < 0) {
         on_read_failed(c, errno);
@@ -251,7 +251,7 @@ static void read_records(struct conn *c)
             return;
         }
     }
-    got = read(c->fd, to, NET_READ_MAX);
+    got = conn_sys_recv(c->fd, to, NET_READ_MAX);
     if (got <= 0) {
         if (got < 0)
             on_read_failed(c, errno);
@@ -277,7 +277,7 @@ void conn_on_readable(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     conn_enter(c);
     if (c->state == CONN_LINGER) {
-        ssize_t got = read(c->fd, c->net->scratch, NET_READ_MAX);
+        ssize_t got = conn_sys_recv(c->fd, c->net->scratch, NET_READ_MAX);
 
         if (got == 0)
             on_fin(c);
@@ -312,9 +312,14 @@ bool conn_is_full(const struct conn *c)
     return conn_out_len(c) > CONN_OUT_HIGH;
 }
 
+static bool takes_output(const struct conn *c)
+{
+    return c->state != CONN_DOOMED && !c->finish_sealed && !c->out_is_dead;
+}
+
 static void queue(struct conn *c, struct buf *b, slice_t bytes)
 {
-    if (bytes.n == 0 || c->state == CONN_DOOMED || c->finish_sealed || c->out_is_dead)
+    if (bytes.n == 0 || !takes_output(c))
         return;
     net_mem_take(c->net, b);
     /* The caller must not see the conn vanish under it: a failure ends it at the end of the turn. */
@@ -322,6 +327,36 @@ static void queue(struct conn *c, struct buf *b, slice_t bytes)
         c->is_starved = true;
     else if (conn_is_full(c))
         c->was_full = true;
+    conn_need_work(c);
+}
+
+uint8_t *conn_reserve(struct conn *c, size_t n)
+{
+    struct buf *b = c->rec != NULL ? &c->plain_out : &c->wire_out;
+    uint8_t *room;
+
+    if (!takes_output(c))
+        return NULL;
+    net_mem_take(c->net, b);
+    room = buf_reserve(b, n);
+    if (room == NULL) {
+        c->is_starved = true;
+        conn_need_work(c);
+    }
+    return room;
+}
+
+void conn_commit(struct conn *c, size_t n)
+{
+    buf_commit(c->rec != NULL ? &c->plain_out : &c->wire_out, n);
+    if (conn_is_full(c))
+        c->was_full = true;
+    conn_need_work(c);
+}
+
+void conn_want_turn(struct conn *c)
+{
+    c->wants_turn = true;
     conn_need_work(c);
 }
 
@@ -379,7 +414,7 @@ static void write_off(struct conn *c)
 /* Writes bytes; returns how many went, or -1 if the conn takes no more for ever. */
 static ssize_t write_some(struct conn *c, slice_t bytes)
 {
-    ssize_t put = send(c->fd, bytes.p, bytes.n, MSG_NOSIGNAL);
+    ssize_t put = conn_sys_send(c->fd, bytes);
 
     if (put >= 0) {
         c->info.bytes_out += (uint64_t)put;
@@ -531,9 +566,7 @@ static void on_dialled(struct conn *c)
         conn_end(c, CLOSE_CONNECT_FAILED);
         return;
     }
-    len = sizeof(c->info.local);
-    if (getsockname(c->fd, (struct sockaddr *)&c->info.local, &len) != 0)
-        memset(&c->info.local, 0, sizeof(c->info.local));
+    conn_note_local(c);
     timer_stop(&c->timer);
     c->state = CONN_OPEN;
     write_off(c);

@@ -7,6 +7,9 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define CONN_MAGIC 0x636f6e6eu
 
@@ -54,6 +57,7 @@ struct conn {
     bool is_reading;      /* ev_read is added */
     bool is_writing;      /* ev_write is added: the socket refused bytes */
     bool wants_offer;     /* kept bytes (or records in wire_in) are to be offered at the end of the turn */
+    bool wants_turn;      /* on_turn is due at the end of the turn */
     bool is_starved;      /* a write found no memory: ends with LIMIT at the end of the turn */
     bool was_full;        /* output has been above CONN_OUT_HIGH and on_drained is due */
     bool eof_seen;        /* the peer will send nothing more */
@@ -85,11 +89,24 @@ struct conn {
 
 struct conn *conn_from(void *arg);
 
+/* recv and send without the C library's cancellation point (two locked instructions each in a process that has ZeroMQ's
+ * threads; nobody here cancels threads), and without read's way through the file system layer. */
+static inline ssize_t conn_sys_recv(int fd, void *to, size_t n)
+{
+    return (ssize_t)syscall(SYS_recvfrom, fd, to, n, 0, NULL, NULL);
+}
+
+static inline ssize_t conn_sys_send(int fd, slice_t bytes)
+{
+    return (ssize_t)syscall(SYS_sendto, fd, bytes.p, bytes.n, MSG_NOSIGNAL, NULL, 0);
+}
+
 /* conn.c */
 void conn_enter(struct conn *c);
 void conn_leave(struct conn *c); /* may free the conn: the last thing a callback does */
 void conn_need_work(struct conn *c); /* at the end of this turn conn_work(c) runs */
 void conn_end(struct conn *c, enum close_reason why);
+void conn_note_local(struct conn *c); /* the peer is known: our own address, and what follows from both */
 
 /* conn_io.c */
 void conn_on_readable(evutil_socket_t fd, short what, void *arg);

@@ -88,7 +88,12 @@ static void on_closed(struct conn *c, enum close_reason why)
     s->c = NULL;
 }
 
-static const struct conn_events events = {on_bytes, on_eof, on_drained, on_sent, on_connected, on_closed};
+static const struct conn_events events = {.on_bytes = on_bytes,
+                                          .on_eof = on_eof,
+                                          .on_drained = on_drained,
+                                          .on_sent = on_sent,
+                                          .on_connected = on_connected,
+                                          .on_closed = on_closed};
 
 static void count_close(void *arg, const struct conn *c, enum close_reason why)
 {
