@@ -10,6 +10,7 @@
 #include <linux/netlink.h>
 #include <seccomp.h>
 #include <string.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -81,7 +82,7 @@ static void allow_sockets(struct filter *f, unsigned needs)
 
 static void allow_by_arguments(struct filter *f)
 {
-    static const uint64_t ioctls[] = {FIONREAD, FIONBIO};
+    static const uint64_t ioctls[] = {FIONREAD, FIONBIO, SIOCOUTQ};
     static const uint64_t prctls[] = {PR_SET_NAME, PR_GET_NAME};
 
     /* W^X: no memory becomes code after the start. */

@@ -41,7 +41,7 @@ struct stream_failure {
     enum stream_error error;
     uint32_t http2_error; /* RFC 9113 section 7; 0 if none */
     const char *text;     /* a few fixed words for a person */
-    bool any_sent;        /* back: a byte of the request may have been written to the socket */
+    bool any_sent;        /* back: a byte of the request may have been read by the peer's application */
     bool any_received;    /* back: a byte of the response was seen */
     bool was_idle_conn;   /* back: it was lent an already used connection (the idle race) */
     const char *code;     /* STREAM_MALFORMED: name of the code (model/code.h); `text` names the fault; else NULL */

@@ -19,12 +19,17 @@
 #include "proxy/http1/write.h"
 #include "proxy/net/conn.h"
 
+#include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
 #define CLIENT_MAGIC    0x68316376u
 #define INTERIM_MAX     10 /* 1xx heads per answer */
 #define READ_MAX        (64 * 1024)
 #define IDLE_RELEASE_MS 2000
+/* A connection that was idle for less than this is used without a look at its socket: had it ended before, the
+ * loop would most likely have said so, and who finds out by writing is told in time (is_unread). */
+#define LOOK_AFTER_MS 5
 
 enum answer_state { AWAIT_HEAD, CONTENT, DONE, TUNNEL };
 
@@ -51,7 +56,10 @@ struct h1_client {
     enum out_framing out;
     uint64_t out_left;
     uint64_t began_at; /* sent.handed when the request began */
+    uint64_t began_wire;    /* conn_info's bytes_out then */
+    uint64_t idle_since_ms; /* IDLE */
     bool began_used;   /* the connection had served a request before */
+    bool is_unread;    /* its end proves that no byte of the request was */
     bool is_head_sent, is_request_done;
     bool is_head_method, is_connect, wants_upgrade;
     bool any_received;
@@ -90,6 +98,19 @@ static void write_bytes(struct h1_client *cl, slice_t bytes)
 
 /* ---- failing ---- */
 
+/* The server has finished (FIN) and not a byte of the request is acknowledged: it had ended its side before the request
+ * reached it, so no application has read or will answer it. (A FIN acknowledges what came before it. A reset proves
+ * nothing: its acknowledgement is not looked at, and it also ends connections whose request was read in part.) */
+static bool is_unread(const struct h1_client *cl)
+{
+    uint64_t sent = conn_info(cl->b.conn)->bytes_out - cl->began_wire;
+    int unacknowledged = 0;
+
+    return cl->began_used && !cl->any_received &&
+           ioctl(conn_fd(cl->b.conn), SIOCOUTQ, &unacknowledged) == 0 && unacknowledged >= 0 &&
+           (uint64_t)unacknowledged >= sent;
+}
+
 /* Ends the stream with its last event; the connection is closed by the caller. */
 static void stream_fail(struct h1_client *cl, enum stream_error error, const char *code,
                         const char *text)
@@ -98,7 +119,7 @@ static void stream_fail(struct h1_client *cl, enum stream_error error, const cha
         .error = error,
         .code = code,
         .text = text,
-        .any_sent = cl->sent.left > cl->began_at,
+        .any_sent = cl->sent.left > cl->began_at && !cl->is_unread,
         .any_received = cl->any_received,
         .was_idle_conn = cl->began_used,
     };
@@ -352,6 +373,7 @@ static void on_eof(struct conn *c, bool is_clean)
     }
     if (cl->is_live && cl->answer == DONE)
         return; /* all of the answer is here; release closes */
+    cl->is_unread = cl->is_live && is_clean && is_unread(cl);
     stream_fail(cl, STREAM_LOST, NULL,
                 is_clean ? "the server closed before its answer was complete"
                          : "TLS ended without close_notify");
@@ -562,6 +584,7 @@ static void client_release(struct stream *s)
             conn_close(cl->b.conn, CLOSE_OTHER_SIDE);
         return;
     }
+    cl->idle_since_ms = clock_now_ms();
     conn_resume(cl->b.conn, PAUSE_PEER_FULL);
     if (!timer_is_armed(&cl->timer))
         timer_once(&cl->timer, IDLE_RELEASE_MS);
@@ -593,7 +616,8 @@ static struct stream *client_open(struct http_back *b, struct arena *arena,
     if (cl->is_live || conn_is_closing(b->conn))
         return NULL;
     /* In the middle of reading, what came was looked at byte by byte. */
-    if (b->was_used && !cl->is_reading && conn_is_stale(b->conn)) {
+    if (b->was_used && !cl->is_reading && clock_now_ms() - cl->idle_since_ms >= LOOK_AFTER_MS &&
+        conn_is_stale(b->conn)) {
         /* Closed from the loop: the caller is in the middle of choosing a connection. */
         cl->closes_soon = true;
         cl->close_why = CLOSE_PEER_CLOSED;
@@ -604,6 +628,8 @@ static struct stream *client_open(struct http_back *b, struct arena *arena,
     cl->is_live = true;
     cl->began_used = b->was_used;
     cl->began_at = cl->sent.handed;
+    cl->began_wire = conn_info(b->conn)->bytes_out;
+    cl->is_unread = false;
     cl->answer = AWAIT_HEAD;
     cl->out = OUT_NOTHING;
     cl->out_left = 0;

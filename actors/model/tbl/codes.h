@@ -68,6 +68,9 @@ CODE(W2008, STREAM_RESET,     502, 14, false, connection_terminated,
 CODE(W2009, UPGRADE_FAILED,   502, 14, true,  http_upgrade_failed,
      "The other end answered 101 to a request that asked for no upgrade, or with another protocol.",
      "Look at the application: it switches protocols unasked.")
+CODE(W2010, IDLE_RACE,        502, 14, true,  connection_terminated,
+     "The other end closed a kept connection just as this request was sent on it, and nobody can tell whether it was read.",
+     "Requests that may be repeated were. For others: give the application a longer keep-alive timeout, or the client an Idempotency-Key.")
 
 /* ---- W3: time ---- */
 CODE(W3001, CONNECT_TIMEOUT,  504,  4, true,  connection_timeout,
@@ -91,6 +94,12 @@ CODE(W3006, PER_TRY_TIMEOUT,  504,  4, false, http_response_timeout,
 CODE(W3007, APP_TIMEOUT,      504,  4, true,  connection_timeout,
      "The application beside this proxy did not accept the connection in time.",
      "It is overloaded, or still starting: see its log and its listen backlog.")
+CODE(W3008, DEADLINE,         504,  4, false, http_response_timeout,
+     "The time that the caller gives the request is over: its grpc-timeout, the deadline that came from the proxy of the caller's side, or what is left to the inbound request of the same trace.",
+     "The details say whose deadline it was. Give the first request more time, or find out where it went: `weft stat`. WEFT_TRACE_DEADLINES=false keeps deadlines from following traces through an application.")
+CODE(W3009, RESPONSE_HEAD_TIMEOUT, 504, 4, false, http_response_timeout,
+     "The request had been sent, and the head of the answer did not come within the route's limit (timeout.weft.io/response-headers).",
+     "Look at the latency in `weft stat`; raise the limit, or let the application answer with its head early.")
 
 /* ---- W4: the request was bad ---- */
 CODE(W4001, BAD_REQUEST,      400, 13, true,  http_request_error,
@@ -153,7 +162,7 @@ CODE(W6001, DENIED,           403,  7, false, http_request_denied,
      "The details name client and server; `weft check` and `weft explain` on the policy show what would be allowed.")
 CODE(W6002, RATE_LIMITED,     429,  8, false, http_request_denied,
      "The server's rate limit for this client, or for all of them, was met.",
-     "Send less, or raise the HTTPLocalRateLimitPolicy.")
+     "Wait as long as Retry-After says; send less, or raise the HTTPLocalRateLimitPolicy that the details name.")
 
 /* ---- W7: limits of the mesh itself ---- */
 CODE(W7001, QUEUE_FULL,       503, 14, true,  connection_limit_reached,
@@ -174,6 +183,9 @@ CODE(W7005, REPLAY_REFUSED,   502, 14, false, proxy_internal_response,
 CODE(W7006, MEMORY,           503,  8, true,  proxy_internal_error,
      "The proxy met a memory limit.",
      "Raise the limit of the pod; `weft top` shows what uses it.")
+CODE(W7007, APP_CONNECTIONS,  503, 14, false, connection_limit_reached,
+     "As many connections to the application's port are open as its Service allows (limit.weft.io/app-connections), and none became free while the request waited.",
+     "The application is too slow for its load, or the limit too small for it: see `weft stat`; add replicas or raise the limit.")
 
 /* ---- W8: the mesh's own state ---- */
 CODE(W8001, INTERNAL,         500, 13, true,  proxy_internal_error,

@@ -1,4 +1,5 @@
 /* The HTTP/1 client codec over a socket pair; the test is the server. */
+#include "kit/clock.h"
 #include "tests/unit/proxy/http/rig.h"
 
 static void start(struct rig *r)
@@ -389,8 +390,28 @@ static void the_idle_race_is_told(void **state)
     assert_int_equal(shutdown(r.fd, SHUT_RDWR), 0);
     rig_run(&r);
     assert_int_equal(r.failure.error, STREAM_LOST);
-    assert_true(r.failure.was_idle_conn && r.failure.any_sent);
+    assert_true(r.failure.was_idle_conn && r.failure.any_sent); /* the rig has read it */
     assert_false(r.failure.any_received);
+    rig_done(&r);
+}
+
+/* The server ended before the request could reach it: that nobody read it is known. */
+static void what_nobody_read_is_known(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    start(&r);
+    ask(&r, "GET");
+    rig_say(&r, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    clock_test_freeze(1000, 1000);
+    rig_release(&r);
+    assert_int_equal(shutdown(r.fd, SHUT_WR), 0); /* and the loop has not seen it */
+    ask(&r, "POST");                              /* just used: nobody looks */
+    clock_test_thaw();
+    assert_int_equal(r.failure.error, STREAM_LOST);
+    assert_true(r.failure.was_idle_conn);
+    assert_false(r.failure.any_sent || r.failure.any_received);
     rig_done(&r);
 }
 
@@ -402,9 +423,12 @@ static void a_stale_connection_is_not_lent(void **state)
     start(&r);
     ask(&r, "GET");
     rig_say(&r, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    clock_test_freeze(1000, 1000);
     rig_release(&r);
+    clock_test_advance(10);
     assert_int_equal(shutdown(r.fd, SHUT_WR), 0); /* and the loop has not seen it */
     assert_null(http_back_open(r.b, &r.arena, &rig_events, &r));
+    clock_test_thaw();
     assert_false(r.is_closed); /* not inside of the call */
     rig_run(&r);
     assert_true(r.is_closed);
@@ -536,6 +560,7 @@ int main(void)
         cmocka_unit_test(stray_bytes_end_the_connection),
         cmocka_unit_test(truncated_answers_are_lost),
         cmocka_unit_test(the_idle_race_is_told),
+        cmocka_unit_test(what_nobody_read_is_known),
         cmocka_unit_test(a_stale_connection_is_not_lent),
         cmocka_unit_test(nothing_sent_is_known),
         cmocka_unit_test(an_early_answer_is_not_reused),
