@@ -5,6 +5,7 @@
 #include "kit/mailbox.h"
 #include "proxy/await.h"
 #include "proxy/balance/balance.h"
+#include "proxy/content/spill.h"
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
@@ -14,6 +15,7 @@
 #include "proxy/net/address.h"
 #include "proxy/opaque/opaque.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #define DRAIN_GRACE_MS 1000
@@ -325,6 +327,9 @@ static err_t open_rooms(struct worker *w)
     dc.balance = w->balance;
     TRY(discover_new(&dc, &w->discover));
     TRY(asks_new(w->base, w->conf.retry, &w->asks));
+    if (s->replay_spill > 0 && spill_new(s->replay_spill, &w->spill) != OK)
+        log_warn("no memory file for request bodies: those above WEFT_REPLAY_MAX are not kept", "spill=%" PRIu64,
+                 s->replay_spill);
     return open_telemetry(w);
 }
 
@@ -455,6 +460,7 @@ void worker_free(struct worker **wp)
     asks_free(&w->asks);
     balance_free(&w->balance);
     exchange_free_all(w);
+    spill_free(&w->spill);
     mailbox_close(&w->telemetry);
     tallies_free(&w->tallies);
     series_close(&w->series);

@@ -26,6 +26,7 @@ struct limits;
 struct listener;
 struct mailbox;
 struct net;
+struct spill;
 struct watched;
 
 #define WORKER_POD_IPS_MAX   8
@@ -88,7 +89,8 @@ struct worker {
     unsigned n_fronts[2];
     struct list free_exchanges;
     unsigned n_free_exchanges, n_exchanges;
-    uint64_t replay_used; /* bytes of all replay buffers */
+    uint64_t replay_used; /* bytes of all replay buffers in memory */
+    struct spill *spill;  /* those above; NULL: none */
 
     enum drain_phase drain;
     struct timer drain_timer, drain_limit;

@@ -9,15 +9,22 @@
 
 #include <stdio.h>
 
-static const struct wire_retry_policy *policy_of(const struct exchange *x)
+const struct wire_retry_policy *again_policy(const struct exchange *x)
 {
     return x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 ? &x->rule->retry[0]
                                                                          : NULL;
 }
 
+bool again_is_last(const struct exchange *x)
+{
+    const struct wire_retry_policy *p = again_policy(x);
+
+    return p == NULL || x->failures >= p->limit;
+}
+
 bool again_wants_status(const struct exchange *x, uint16_t status)
 {
-    const struct wire_retry_policy *p = policy_of(x);
+    const struct wire_retry_policy *p = again_policy(x);
 
     if (p == NULL)
         return false;
@@ -29,7 +36,7 @@ bool again_wants_status(const struct exchange *x, uint16_t status)
 
 bool again_wants_grpc(const struct exchange *x, uint32_t status)
 {
-    const struct wire_retry_policy *p = policy_of(x);
+    const struct wire_retry_policy *p = again_policy(x);
 
     return p != NULL && status < 32 && (p->grpc_statuses >> status & 1) != 0;
 }
@@ -37,7 +44,7 @@ bool again_wants_grpc(const struct exchange *x, uint32_t status)
 /* Whether repeating is allowed even if the application may have seen the request. */
 static bool is_replayable(const struct exchange *x, const struct attempt_failure *f)
 {
-    const struct wire_retry_policy *p = policy_of(x);
+    const struct wire_retry_policy *p = again_policy(x);
 
     if (x->req->is_idempotent)
         return true;
@@ -85,7 +92,7 @@ static void next_attempt(struct exchange *x)
     x->backend = NULL; /* backends are chosen anew, too */
     x->share = NULL;
     x->picks = 0;
-    x->body_sent = 0;
+    content_rewind(&x->content);
     exchange_enter(x, EXCHANGE_BALANCE);
     exchange_run(x);
 }
@@ -118,7 +125,7 @@ static void on_stop(struct ask *a, slice_t reason)
 
 static err_t send_question(struct exchange *x, const struct attempt_failure *f)
 {
-    const struct wire_retry_policy *p = policy_of(x);
+    const struct wire_retry_policy *p = again_policy(x);
     uint64_t now = clock_now_ms();
     struct wire_retry_policy copy;
     struct wire_retry_ask q = {

@@ -56,14 +56,13 @@ static void on_msg(void *arg, const struct mailbox_msg *msg)
 static void on_link(void *arg, bool is_up)
 {
     struct asks *a = arg;
-    struct ask *ask, *next;
+    struct ask *ask;
 
     a->is_linked = is_up;
     if (is_up)
         return;
-    /* It died with our questions: nobody will answer them. */
-    HASH_ITER(hh, a->waiting, ask, next)
-    {
+    /* It died with our questions: nobody will answer them. Who is told may call off others, and nobody can ask anew. */
+    while ((ask = a->waiting) != NULL) {
         HASH_DEL(a->waiting, ask);
         ask->asks = NULL;
         ask->stop(ask, SLICE_LIT("NO_VERDICT"));

@@ -74,7 +74,7 @@ static struct exchange *exchange_take(struct worker *w)
         return NULL;
     list_init(&x->node);
     arena_init(&x->arena, EXCHANGE_ARENA_MAX);
-    buf_init(&x->body, 0);
+    content_init(&x->content);
     buf_init(&x->held_body, 0);
     timer_init(&x->timer, w->base, exchange_on_timer, x);
     return x;
@@ -118,7 +118,7 @@ void exchange_begin(struct front *f, struct stream *s)
 static void exchange_free(struct exchange *x)
 {
     arena_done(&x->arena);
-    buf_done(&x->body);
+    content_done(&x->content);
     buf_done(&x->held_body);
     timer_stop(&x->timer);
     free(x);
@@ -141,14 +141,14 @@ void exchange_end(struct exchange *x)
         timer_stop(&x->timer);
     x->timer_is_on = false;
     relay_stop_keeping(x, NULL);
-    buf_consume(&x->body, buf_len(&x->body));
+    content_reset(&x->content);
     buf_consume(&x->held_body, buf_len(&x->held_body));
     destination_unref(&x->dest);
     arena_reset(&x->arena);
     memset(&x->state, 0, sizeof(*x) - offsetof(struct exchange, state));
     w->n_exchanges--;
     if (w->n_free_exchanges < EXCHANGE_FREE_MAX) {
-        buf_release(&x->body);
+        buf_release(&x->content.mem);
         buf_release(&x->held_body);
         list_push_front(&w->free_exchanges, &x->node);
         w->n_free_exchanges++;

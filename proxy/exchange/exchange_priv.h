@@ -27,6 +27,7 @@
 #include "model/route.h"
 #include "proxy/answer/answer.h"
 #include "proxy/balance/balance.h"
+#include "proxy/content/content.h"
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
@@ -35,6 +36,7 @@
 #define EXCHANGE_ARENA_MAX (512 * 1024)
 #define EXCHANGE_PICKS_MAX                                                                     \
     4 /* endpoints tried because connecting failed, before it counts as a failed attempt */
+#define EXCHANGE_RACES_MAX 64 /* idle connections that ended under one request */
 #define EXCHANGE_FREE_MAX 1024 /* kept for the next requests */
 #define EXCHANGE_INBOUND_REPLAY                                                                \
     (64 * 1024) /* inbound: only the race with an idle connection is repeated */
@@ -64,7 +66,7 @@ enum cause {
 struct exchange {
     struct list node;     /* worker->free_exchanges */
     struct arena arena;   /* of the attempt: response head, copies of the request head */
-    struct buf body;      /* request content: kept for a replay, or not sent yet */
+    struct content content; /* of the request: kept for a replay, or not sent yet */
     struct buf held_body; /* content of a held response */
     struct timer timer;
     bool timer_is_on;
@@ -97,7 +99,9 @@ struct exchange {
     unsigned attempt;  /* 1: the first that was sent */
     unsigned picks;    /* endpoints tried for this attempt */
     bool is_begun;     /* counted as in flight at the endpoint */
-    bool raced;        /* repeated once because an idle connection was closed under it */
+    bool raced;        /* repeated because an idle connection was closed under it */
+    bool risked;       /* and once although the request may have been read */
+    unsigned races;    /* how often */
     uint64_t sent_us;  /* when the head was given to the back */
     struct http_tally *tally;
     bool is_tallied; /* the attempt's request is counted and waits for its response */
@@ -107,9 +111,10 @@ struct exchange {
     struct field *req_trailers;
     size_t n_req_trailers;
     bool keeps;            /* content is kept from the first byte for a replay */
-    size_t body_sent;      /* bytes of `body` given to this attempt's stream */
     size_t replay_counted; /* of worker->replay_used */
-    size_t back_gone;      /* content of this attempt that has left */
+    size_t body_out;       /* content given to this attempt's stream */
+    size_t back_gone;      /* of that, what has left */
+    bool req_end_sent;     /* and its end */
     size_t credited;       /* to the front, over all attempts */
     const char *not_kept;  /* why a replay is not possible: counted when it matters */
 
@@ -175,8 +180,18 @@ void relay_drop_back(struct exchange *x, enum stream_error why);
 void relay_unhold(struct exchange *x);
 /* Forgets a held response, whole: the next attempt's may be held, too. */
 void relay_drop_held(struct exchange *x);
+
+/* ---- body.c: request content ---- */
 /* No other attempt will be made: content is not kept any more. */
 void relay_stop_keeping(struct exchange *x, const char *why);
+/* More content, or its end. False: no memory for bytes that have to wait; nothing was done with them. */
+bool body_take(struct exchange *x, slice_t bytes, bool is_end);
+void body_take_trailers(struct exchange *x, struct field *fields, size_t n); /* lent until the exchange ends */
+/* An attempt begins. True: there is no content and no trailers: the head is the end. */
+bool body_begin(struct exchange *x);
+/* Gives the attempt what its window takes of what is kept, and the end behind the last of it. */
+void body_pump(struct exchange *x);
+void body_on_sent(struct exchange *x, size_t n); /* the back stream's */
 
 /* ---- again.c: failed attempts ---- */
 struct attempt_failure {
@@ -191,6 +206,10 @@ struct attempt_failure {
 enum next again_or_answer(struct exchange *x, const struct attempt_failure *f);
 /* A response whose status is retryable came; it is held. */
 void again_ask_held(struct exchange *x, const struct attempt_failure *f);
+/* The policy of the request, or NULL. */
+const struct wire_retry_policy *again_policy(const struct exchange *x);
+/* The attempt that runs, or is about to, is the last that the policy allows: it has no per-try limit. */
+bool again_is_last(const struct exchange *x);
 bool again_wants_status(const struct exchange *x, uint16_t status);
 bool again_wants_grpc(const struct exchange *x, uint32_t status);
 /* The wait in ASK or PAUSE is over. */

@@ -11,50 +11,7 @@
 
 #include <stdio.h>
 
-/* ---- request content ---- */
-
-void relay_stop_keeping(struct exchange *x, const char *why)
-{
-    if (!x->keeps)
-        return;
-    x->keeps = false;
-    x->not_kept = why;
-    x->worker->replay_used -= x->replay_counted;
-    x->replay_counted = 0;
-    /* What this attempt has been given needs no copy any more; what it has not is still to be
-     * sent. */
-    buf_consume(&x->body, x->body_sent);
-    x->body_sent = 0;
-}
-
-static bool may_keep(const struct exchange *x, size_t n)
-{
-    const struct settings *s = x->worker->settings;
-    size_t limit =
-        x->front->direction == DIRECTION_INBOUND ? EXCHANGE_INBOUND_REPLAY : s->replay_max;
-
-    if (x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 &&
-        x->rule->retry[0].body_max != 0 && x->rule->retry[0].body_max < limit)
-        limit = x->rule->retry[0].body_max;
-    return buf_len(&x->body) + n <= limit && x->worker->replay_used + n <= s->replay_total;
-}
-
-/* Content before there is a stream to give it to, and content that may be needed again. */
-static void keep_body(struct exchange *x, slice_t bytes)
-{
-    if (x->keeps && !may_keep(x, bytes.n))
-        relay_stop_keeping(x, "TOO_LARGE");
-    if (x->keeps || x->bs == NULL) {
-        if (buf_add_slice(&x->body, bytes) != OK) {
-            relay_stop_keeping(x, "TOO_LARGE");
-            return;
-        }
-        if (x->keeps) {
-            x->worker->replay_used += bytes.n;
-            x->replay_counted += bytes.n;
-        }
-    }
-}
+/* ---- the front ---- */
 
 static void on_front_head(void *arg, struct stream *s, struct head *h, bool is_end)
 {
@@ -71,25 +28,18 @@ static bool relay_check_done(struct exchange *x);
 static void on_front_body(void *arg, struct stream *s, slice_t bytes, bool is_end)
 {
     struct exchange *x = arg;
-    struct stream *bs = x->state == EXCHANGE_RELAY || x->bs != NULL ? x->bs : NULL;
 
     (void)s;
     limits_touch(x);
-    if (is_end)
-        x->req_ended = true;
-    if (x->is_tunnel) {
-        if (bs != NULL)
-            bs->ops->send_body(bs, bytes, is_end);
-        (void)relay_check_done(x);
+    if (!body_take(x, bytes, is_end)) {
+        if (x->resp_started)
+            exchange_cut(x, CODE_MEMORY);
+        else
+            exchange_answer(x, CODE_MEMORY, DELIVERED_UNKNOWN, SLICE_LIT(""));
         return;
     }
-    if (bytes.n > 0)
-        keep_body(x, bytes);
-    if (bs != NULL) {
-        if (x->keeps)
-            x->body_sent += bytes.n;
-        bs->ops->send_body(bs, bytes, is_end);
-    }
+    if (x->is_tunnel)
+        (void)relay_check_done(x);
 }
 
 /* Names of the mesh in trailers are as little the application's as in heads. */
@@ -98,17 +48,6 @@ static void strip_trailers(struct field *fields, size_t n)
     struct head h = {.fields = fields, .n_fields = n};
 
     edit_strip_mesh(&h);
-}
-
-static void send_req_trailers(struct exchange *x)
-{
-    struct field *fields = x->req_trailers;
-    size_t n = x->n_req_trailers;
-
-    /* Without memory the names go in lower case. */
-    if (x->fs->version != HTTP_2 && x->bs->version == HTTP_2 && endpoint_is_meshed(x->endpoint))
-        (void)edit_send_trailers_case(&x->arena, &fields, &n);
-    x->bs->ops->send_trailers(x->bs, fields, n);
 }
 
 static void on_front_trailers(void *arg, struct stream *s, struct field *fields, size_t n)
@@ -120,11 +59,7 @@ static void on_front_trailers(void *arg, struct stream *s, struct field *fields,
     if (x->has_orig_proto)
         edit_read_trailers_case(x, x->fs->arena, &fields, &n);
     strip_trailers(fields, n);
-    x->req_ended = true;
-    x->req_trailers = fields;
-    x->n_req_trailers = n;
-    if (x->bs != NULL)
-        send_req_trailers(x);
+    body_take_trailers(x, fields, n);
 }
 
 static void on_front_sent(void *arg, struct stream *s, size_t n)
@@ -202,7 +137,7 @@ static int16_t read_grpc_status(const struct field *fields, size_t n)
 static void begin_tunnel(struct exchange *x)
 {
     x->is_tunnel = true;
-    x->req_ended = false;
+    x->req_ended = x->req_end_sent = false;
     x->request_at = x->attempt_at = 0; /* of requests, not of what is said in the tunnel */
 }
 
@@ -412,17 +347,11 @@ static void on_back_sent(void *arg, struct stream *s, size_t n)
 
     (void)s;
     limits_touch(x);
-    x->back_gone += n;
-    /* A replay sends again what was credited before. */
-    if (x->back_gone > x->credited && x->fs != NULL) {
-        size_t more = x->back_gone - x->credited;
-
-        x->credited = x->back_gone;
-        x->fs->ops->credit(x->fs, more);
-    }
+    body_on_sent(x, n);
 }
 
-static void describe(const struct stream_failure *f, struct attempt_failure *out)
+static void describe(const struct stream_failure *f, enum http_version version,
+                     struct attempt_failure *out)
 {
     out->cause = CAUSE_RESET;
     out->details = slice_str(f->text != NULL ? f->text : "");
@@ -444,7 +373,9 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
         break;
     case STREAM_LOST:
     case STREAM_TOO_LATE:
-        out->code = CODE_CLOSED_EARLY;
+        out->code = f->was_idle_conn && !f->any_received && f->any_sent && version != HTTP_2
+                        ? CODE_IDLE_RACE
+                        : CODE_CLOSED_EARLY;
         break;
     case STREAM_INTERNAL:
         out->code = CODE_INTERNAL;
@@ -452,13 +383,15 @@ static void describe(const struct stream_failure *f, struct attempt_failure *out
     }
 }
 
-/* The server closed an idle connection just as it was used again (RFC 9112 9.3.1). */
+/* The server closed an idle connection just as it was used again (RFC 9112 9.3.1). What was provably not read goes to
+ * another connection, however often (the pool may hold several that ended together; each is tried once); what may have
+ * been read only once, if it may be repeated at all. */
 static bool is_idle_race(const struct exchange *x, const struct stream_failure *f,
                          enum http_version version)
 {
-    return version != HTTP_2 && f->was_idle_conn && !f->any_received &&
-           f->error == STREAM_LOST && !x->raced && x->keeps &&
-           (!f->any_sent || x->req->is_idempotent);
+    if (version == HTTP_2 || !f->was_idle_conn || f->any_received || f->error != STREAM_LOST || !x->keeps)
+        return false;
+    return f->any_sent ? x->req->is_idempotent && !x->risked : x->races < EXCHANGE_RACES_MAX;
 }
 
 static void on_back_failed(void *arg, struct stream *s, const struct stream_failure *f)
@@ -468,7 +401,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
     enum http_version version = s->version;
 
     x->bs = NULL;
-    describe(f, &failure);
+    describe(f, version, &failure);
     if (x->resp_started) {
         if (x->is_tunnel && x->resp_ended && x->req_ended)
             (void)relay_check_done(x);
@@ -482,11 +415,14 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         exchange_enter(x, EXCHANGE_RELAY);
     if (is_idle_race(x, f, version)) {
         x->raced = true;
+        x->risked = x->risked || f->any_sent;
+        x->races++;
         x->attempt--;
         exchange_tally_end(x, 0, false, failure.code);
         if (x->is_begun)
             endpoint_end(x->endpoint);
         x->is_begun = false;
+        content_rewind(&x->content);
         exchange_enter(x, EXCHANGE_LEND);
         exchange_run(x);
         return;
@@ -573,19 +509,6 @@ static void count_attempt(struct exchange *x)
         asks_note(x->worker->asks, x->parent, true, false);
 }
 
-static void send_content(struct exchange *x)
-{
-    slice_t body = buf_slice(&x->body);
-
-    x->body_sent = x->keeps ? body.n : 0;
-    if (body.n > 0)
-        x->bs->ops->send_body(x->bs, body, x->req_ended && x->req_trailers == NULL);
-    if (!x->keeps)
-        buf_consume(&x->body, body.n);
-    if (x->req_trailers != NULL)
-        send_req_trailers(x);
-}
-
 static void set_limits(struct exchange *x)
 {
     uint64_t now;
@@ -594,8 +517,8 @@ static void set_limits(struct exchange *x)
     if (x->rule != NULL && (x->rule->backend_ms > 0 || x->rule->has_retry)) {
         now = clock_now_ms();
         x->attempt_at = x->rule->backend_ms > 0 ? now + x->rule->backend_ms : 0;
-        if (x->rule->n_retry > 0 && x->rule->retry[0].per_try_ms > 0)
-            x->try_at = now + x->rule->retry[0].per_try_ms;
+        if (again_policy(x) != NULL && again_policy(x)->per_try_ms > 0 && !again_is_last(x))
+            x->try_at = now + again_policy(x)->per_try_ms;
     }
     if (x->timer_is_on || x->attempt_at != 0 || x->try_at != 0)
         limits_arm(x);
@@ -619,7 +542,6 @@ enum next relay_dispatch(struct exchange *x)
         return NEXT;
     }
     x->attempt++;
-    x->back_gone = 0;
     x->status = 0;
     x->grpc_status = -1;
     if (make_head(x,
@@ -632,10 +554,10 @@ enum next relay_dispatch(struct exchange *x)
     x->is_begun = true;
     x->sent_us = clock_now_us();
     count_attempt(x);
-    is_end = x->req_ended && buf_len(&x->body) == 0 && x->req_trailers == NULL;
+    is_end = body_begin(x);
     x->bs->ops->send_head(x->bs, &h, is_end);
     if (!is_end)
-        send_content(x);
+        body_pump(x);
     set_limits(x);
     return WAIT;
 }

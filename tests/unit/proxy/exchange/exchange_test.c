@@ -2,6 +2,7 @@
  * the test. */
 #include "rig.h"
 
+#include "proxy/content/spill.h"
 #include "proxy/exchange/ask.h"
 
 /* ---- views that tests change ---- */
@@ -552,6 +553,21 @@ static void test_per_try_limit_is_retried(void **state)
         assert_int_equal(rig_ask(&rig, &client, GET), 200);
 }
 
+/* The last attempt may take as long as the request may: it is the only hope left. */
+static void test_the_last_attempt_has_no_per_try_limit(void **state)
+{
+    (void)state;
+    rig.servers[0].answer = rig.servers[1].answer = rig_silent;
+    rig.verdict = rig_go;
+    retry_on(500, 599);
+    policy.limit = 2;
+    policy.per_try_ms = 30;
+    rules[0].request_ms = 300;
+    assert_int_equal(rig_ask(&rig, &client, GET), 504);
+    assert_non_null(strstr(client.got, "weft-code: W3002"));
+    assert_int_equal(rig.asks, 2);
+}
+
 static void test_idle_limit(void **state)
 {
     (void)state;
@@ -662,6 +678,148 @@ static void test_request_cut_anywhere(void **state)
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
 }
 
+/* ---- content that is sent again ---- */
+
+#define BODY_N 40
+
+static char body[60000];
+static size_t fail_at;
+static unsigned failures_left;
+
+static bool fail_partly(struct rig_server *s, size_t have, size_t want)
+{
+    (void)s, (void)want;
+    if (failures_left == 0 || have < fail_at)
+        return true;
+    failures_left--;
+    return false;
+}
+
+static bool fail_whole(struct rig_server *s, const char *head, const char *text, struct evbuffer *out)
+{
+    if (failures_left > 0) {
+        failures_left--;
+        return false;
+    }
+    return rig_ok(s, head, text, out);
+}
+
+static void fill_body(size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        body[i] = (char)('!' + (i * 7 + i / 90) % 90);
+    body[n] = 0;
+}
+
+/* The first attempts fail when the server has this much of the content; the client sends the rest when they have. */
+static void put_with_failure_at(size_t n, size_t at, unsigned failures)
+{
+    char head[120];
+    struct rig_server *got;
+
+    fail_at = at;
+    failures_left = failures;
+    rig.servers[0].last_body[0] = rig.servers[1].last_body[0] = 0;
+    rig.servers[0].requests = rig.servers[1].requests = 0;
+    rig_connect(&rig, &client);
+    (void)snprintf(head, sizeof(head), "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: %zu\r\n\r\n", n);
+    rig_say(&client, head);
+    assert_int_equal(send(client.fd, body, at, MSG_NOSIGNAL), (ssize_t)at);
+    if (at < n) {
+        rig_until(&rig, failures_left == 0);
+        assert_int_equal(send(client.fd, body + at, n - at, MSG_NOSIGNAL), (ssize_t)(n - at));
+    }
+    rig_until(&rig, rig_has(&client, "200 OK"));
+    assert_int_equal(failures_left, 0);
+    got = rig.servers[0].last_body[0] != 0 ? &rig.servers[0] : &rig.servers[1];
+    assert_int_equal(strlen(got->last_body), n);
+    assert_memory_equal(got->last_body, body, n);
+    close(client.fd);
+    rig_until(&rig, rig.worker->n_exchanges == 0);
+    assert_int_equal(rig.worker->replay_used, 0);
+    assert_int_equal(spill_used(rig.worker->spill), 0);
+}
+
+static void cut_servers(void)
+{
+    rig.verdict = rig_go;
+    for (int i = 0; i < 2; i++) {
+        rig.servers[i].partial = fail_partly;
+        rig.servers[i].answer = fail_whole;
+    }
+}
+
+/* Wherever the first attempt breaks, the next one gets exactly what the client sent, out of memory or of the spill. */
+static void test_replay_after_failure_at_every_byte(void **state)
+{
+    static const uint64_t in_memory[] = {1024, 0, BODY_N / 2};
+
+    (void)state;
+    fill_body(BODY_N);
+    cut_servers();
+    for (size_t k = 0; k < sizeof(in_memory) / sizeof(in_memory[0]); k++) {
+        rig.settings.replay_max = in_memory[k];
+        for (size_t at = 1; at <= BODY_N; at++) {
+            rig.asks = 0;
+            put_with_failure_at(BODY_N, at, at % 7 == 0 ? 2 : 1);
+            assert_true(rig.asks >= 1);
+        }
+    }
+}
+
+static void test_large_content_is_spilled(void **state)
+{
+    (void)state;
+    fill_body(50000);
+    cut_servers();
+    rig.settings.replay_max = 1000;
+    put_with_failure_at(50000, 50000, 2);
+    put_with_failure_at(50000, 49999, 1);
+    put_with_failure_at(50000, 1001, 1);
+}
+
+/* What fits nowhere is not made again, and that is said. */
+static void test_too_large_for_all(void **state)
+{
+    static const struct {
+        uint64_t max, total, spill;
+        const char *reason;
+    } cases[] = {
+        {1000, 64 << 20, 4 * 1000, "reason=\"TOO_LARGE\""}, /* a quarter of the spill for one */
+        {49000, 64 << 20, 0, "reason=\"TOO_LARGE\""},
+        {50000, 1000, 0, "reason=\"BUFFERS_FULL\""},
+    };
+
+    (void)state;
+    fill_body(50000);
+    cut_servers();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct spill *spill = rig.worker->spill;
+        char head[120];
+
+        rig.settings.replay_max = cases[i].max;
+        rig.settings.replay_total = cases[i].total;
+        rig.settings.replay_spill = cases[i].spill;
+        if (cases[i].spill == 0)
+            rig.worker->spill = NULL;
+        rig.asks = 0;
+        failures_left = 1;
+        fail_at = SIZE_MAX;
+        rig_connect(&rig, &client);
+        (void)snprintf(head, sizeof(head), "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 50000\r\n\r\n");
+        rig_say(&client, head);
+        assert_int_equal(send(client.fd, body, 50000, MSG_NOSIGNAL), 50000);
+        rig_until(&rig, rig_has(&client, "\r\n\r\n"));
+        assert_non_null(strstr(client.got, " 502 "));
+        assert_int_equal(rig.asks, 0);
+        close(client.fd);
+        rig_until(&rig, rig.worker->n_exchanges == 0);
+        rig.worker->spill = spill;
+        assert_int_equal(spill_used(spill), 0);
+        assert_true(counted(SERIES_RETRY_REFUSED, cases[i].reason) == (i == 1 ? 2 : 1));
+    }
+}
+
 static void test_settle(void **state)
 {
     (void)state;
@@ -751,11 +909,15 @@ int main(void)
         T(test_request_limit_cuts),
         T(test_backend_limit),
         T(test_per_try_limit_is_retried),
+        T(test_the_last_attempt_has_no_per_try_limit),
         T(test_idle_limit),
         T(test_client_gone),
         T(test_client_gone_while_asking),
         T(test_answer_cut_anywhere),
         T(test_request_cut_anywhere),
+        T(test_replay_after_failure_at_every_byte),
+        T(test_large_content_is_spilled),
+        T(test_too_large_for_all),
         T(test_settle),
         T(test_link_away),
         T(test_unknown_name),

@@ -44,7 +44,9 @@ struct rig_server {
      * False: close after it. */
     bool (*answer)(struct rig_server *s, const char *head, const char *body,
                    struct evbuffer *out);
-    char last_head[8192], last_body[8192];
+    /* Called whenever only a part of the content is there. False: the connection is reset. May be NULL. */
+    bool (*partial)(struct rig_server *s, size_t have, size_t want);
+    char last_head[8192], last_body[65536];
 };
 
 struct rig {
@@ -116,8 +118,15 @@ static inline void rig_server_read(struct bufferevent *bev, void *arg)
         at = strcasestr(s->last_head, "content-length:");
         if (at != NULL)
             n = (size_t)atol(at + 15);
-        if (evbuffer_get_length(in) < (size_t)end.pos + 4 + n)
+        if (evbuffer_get_length(in) < (size_t)end.pos + 4 + n) {
+            const struct linger reset = {1, 0};
+
+            if (s->partial == NULL || s->partial(s, evbuffer_get_length(in) - (size_t)end.pos - 4, n))
+                return;
+            (void)setsockopt(bufferevent_getfd(bev), SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+            bufferevent_free(bev);
             return;
+        }
         evbuffer_drain(in, (size_t)end.pos + 4);
         assert_true(n < sizeof(s->last_body));
         (void)evbuffer_remove(in, s->last_body, n);
