@@ -131,6 +131,8 @@ void worker_limits(const struct worker *w, struct http_limits *out)
 {
     *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max,
                                 .fields_max = w->settings->fields_max,
+                                .line_max = (uint32_t)w->settings->line_max,
+                                .field_max = (uint32_t)w->settings->field_max,
                                 .header_timeout_ms = w->settings->header_timeout,
                                 .streams_max = STREAMS_MAX};
 }

@@ -21,7 +21,7 @@ const struct code_info *refusal_code(enum refusal r, bool is_answer)
 
     BUG_ON((unsigned)r >= REFUSALS);
     code = refusals[r].code;
-    if (is_answer && code == CODE_HEAD_TOO_BIG)
+    if (is_answer && (code == CODE_HEAD_TOO_BIG || code == CODE_URI_TOO_LONG))
         code = CODE_RESPONSE_HEAD_BIG;
     else if (is_answer && code != CODE_MEMORY)
         code = CODE_BAD_RESPONSE;
@@ -34,13 +34,35 @@ const char *refusal_text(enum refusal r)
     return refusals[r].text;
 }
 
+#define FIELD_SHOWN_MAX 64 /* bytes of a field's name that an answer repeats */
+
+const char *refusal_text_for(enum refusal r, slice_t field, struct arena *a)
+{
+    char text[200];
+    slice_t copy;
+
+    if (field.n > FIELD_SHOWN_MAX)
+        field.n = FIELD_SHOWN_MAX;
+    if (!http_is_token(field))
+        return refusal_text(r);
+    (void)snprintf(text, sizeof(text), "%s: %.*s", refusal_text(r), SLICE_FMT(field));
+    copy = arena_copy(a, slice_str(text));
+    return copy.p != NULL ? (const char *)copy.p : refusal_text(r);
+}
+
 err_t refusal_fill(enum refusal r, struct arena *a, struct head *h)
+{
+    return refusal_fill_for(r, slice(NULL, 0), a, h);
+}
+
+err_t refusal_fill_for(enum refusal r, slice_t field, struct arena *a, struct head *h)
 {
     const struct code_info *info = refusal_code(r, false);
     char text[256], status[384];
     slice_t sentence, value;
 
-    (void)snprintf(text, sizeof(text), "%s %s: %s", info->id, info->name, refusal_text(r));
+    (void)snprintf(text, sizeof(text), "%s %s: %s", info->id, info->name,
+                   refusal_text_for(r, field, a));
     (void)snprintf(status, sizeof(status), "weft; error=%s; details=\"%s\"", info->proxy_status,
                    text);
     sentence = arena_copy(a, slice_str(text));

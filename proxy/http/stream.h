@@ -94,8 +94,12 @@ struct stream {
 
 /* ---- codecs, server role ---- */
 
+#define HTTP_LINE_MAX  8192
+#define HTTP_FIELD_MAX 16384
+
 struct http_limits {
     uint32_t head_max, fields_max;
+    uint32_t line_max, field_max; /* bytes of a start line, of a field; 0: HTTP_LINE_MAX, HTTP_FIELD_MAX */
     uint64_t header_timeout_ms;
     uint32_t streams_max; /* HTTP/2 concurrent streams */
 };

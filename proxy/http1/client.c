@@ -131,11 +131,13 @@ static void stream_fail(struct h1_client *cl, enum stream_error error, const cha
     cl->s.events->on_failed(cl->s.arg, &cl->s, &f);
 }
 
-static void answer_is_bad(struct h1_client *cl, enum refusal why)
+/* `field` is at fault (may be empty). */
+static void answer_is_bad(struct h1_client *cl, enum refusal why, slice_t field)
 {
     http_back_set_retired(&cl->b);
     stream_fail(cl, why == REFUSED_NO_MEMORY ? STREAM_INTERNAL : STREAM_MALFORMED,
-                refusal_code(why, true)->name, refusal_text(why));
+                refusal_code(why, true)->name,
+                cl->is_live ? refusal_text_for(why, field, cl->s.arena) : refusal_text(why));
     conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
 }
 
@@ -242,7 +244,7 @@ static bool read_head(struct h1_client *cl, slice_t *in)
     case STEP_LATER:
         return false;
     case STEP_FAILED:
-        answer_is_bad(cl, why);
+        answer_is_bad(cl, why, h1_scan_culprit(&cl->scan, *in, true));
         return false;
     }
     cl->scan = (struct h1_scan){0};
@@ -253,7 +255,7 @@ static bool read_head(struct h1_client *cl, slice_t *in)
     if (why == REFUSED_NOTHING)
         why = take_head(cl, h, &is_end);
     if (why != REFUSED_NOTHING) {
-        answer_is_bad(cl, why);
+        answer_is_bad(cl, why, slice(NULL, 0));
         return false;
     }
     head_strip_hop_by_hop(h);
@@ -272,7 +274,7 @@ static void deliver_trailers(struct h1_client *cl, slice_t section, slice_t rest
                                       : h1_parse_trailers(&cl->parser, copy, cl->s.arena, &t);
 
     if (why != REFUSED_NOTHING) {
-        answer_is_bad(cl, why);
+        answer_is_bad(cl, why, slice(NULL, 0));
         return;
     }
     answer_ends(cl, rest);
@@ -310,7 +312,7 @@ static bool read_content(struct h1_client *cl, slice_t *in)
         cl->s.events->on_body(cl->s.arg, &cl->s, slice(NULL, 0), true);
         return true;
     case BODY_BAD:
-        answer_is_bad(cl, why);
+        answer_is_bad(cl, why, slice(NULL, 0));
         return false;
     }
     return false;
@@ -323,7 +325,7 @@ static void on_stray(struct h1_client *cl)
         http_back_set_retired(&cl->b);
         conn_close(cl->b.conn, CLOSE_BAD_PROTOCOL);
     } else if (!cl->is_head_sent) {
-        answer_is_bad(cl, REFUSED_STRAY);
+        answer_is_bad(cl, REFUSED_STRAY, slice(NULL, 0));
     } else {
         answer_ends(cl, SLICE_LIT("?"));
     }

@@ -8,6 +8,25 @@
 
 /* ---- the end of a section ---- */
 
+/* The limit that a line of so many bytes breaks, if any. */
+static enum refusal over_limit(const struct h1_scan *scan, size_t len, bool has_start_line,
+                               const struct http_limits *limits)
+{
+    bool is_start = has_start_line && scan->lines == 0;
+    size_t line_max = limits->line_max != 0 ? limits->line_max : HTTP_LINE_MAX;
+    size_t field_max = limits->field_max != 0 ? limits->field_max : HTTP_FIELD_MAX;
+
+    if (is_start && len > line_max + 2)
+        return REFUSED_LINE_SIZE;
+    if (!is_start && len > field_max + 4)
+        return REFUSED_FIELD_SIZE;
+    if (scan->line + len > limits->head_max)
+        return is_start ? REFUSED_LINE_SIZE : REFUSED_HEAD_SIZE;
+    if (len > 2 && scan->lines == (size_t)limits->fields_max + (has_start_line ? 1 : 0))
+        return REFUSED_FIELD_COUNT;
+    return REFUSED_NOTHING;
+}
+
 enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_line,
                           const struct http_limits *limits, size_t *n, enum refusal *why)
 {
@@ -17,8 +36,8 @@ enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_li
         const uint8_t *lf = rest > 0 ? memchr(line, '\n', rest) : NULL;
         size_t len = lf != NULL ? (size_t)(lf - line) + 1 : rest;
 
-        *why = REFUSED_HEAD_SIZE;
-        if (len > H1_LINE_MAX || scan->line + len > limits->head_max)
+        *why = over_limit(scan, len, has_start_line, limits);
+        if (*why != REFUSED_NOTHING)
             return STEP_FAILED;
         if (lf == NULL)
             return STEP_LATER;
@@ -35,10 +54,17 @@ enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_li
             return STEP_FAILED;
         scan->line += len;
         scan->lines++;
-        *why = REFUSED_FIELD_COUNT;
-        if (scan->lines > (size_t)limits->fields_max + (has_start_line ? 1 : 0))
-            return STEP_FAILED;
     }
+}
+
+slice_t h1_scan_culprit(const struct h1_scan *scan, slice_t bytes, bool has_start_line)
+{
+    slice_t line = slice_skip(bytes, scan->line);
+    const uint8_t *colon = line.n > 0 ? memchr(line.p, ':', line.n) : NULL;
+
+    if (colon == NULL || (has_start_line && scan->lines == 0))
+        return slice(NULL, 0);
+    return slice(line.p, (size_t)(colon - line.p));
 }
 
 /* ---- field lines, by llhttp ---- */

@@ -16,8 +16,6 @@
 
 #include <llhttp.h>
 
-#define H1_LINE_MAX 8192
-
 struct h1_parser {
     llhttp_t fresh; /* stands behind the constant start line; copied for each section */
 };
@@ -35,6 +33,9 @@ struct h1_scan {
  * STEP_DONE: *n is the length with the empty line. STEP_FAILED: *why. */
 enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_line,
                           const struct http_limits *limits, size_t *n, enum refusal *why);
+
+/* After STEP_FAILED: the name in the line where it failed; empty in the start line and where there is none. */
+slice_t h1_scan_culprit(const struct h1_scan *scan, slice_t bytes, bool has_start_line);
 
 /* `bytes` is a whole head that h1_scan_section found, in memory that lives as long as *h (the
  * arena). REFUSED_NOTHING: *h is filled. */

@@ -120,14 +120,14 @@ static void enter_idle(struct h1_server *sv)
 /* ---- refusing ---- */
 
 /* The codec's own answer. Nothing of an answer may have been sent. The conn closes. */
-static void answer_refusal(struct h1_server *sv, enum refusal why)
+static void answer_refusal(struct h1_server *sv, enum refusal why, slice_t field)
 {
     struct head h;
     struct write_head w = {
         .head = &h, .framing = WRITE_LENGTH, .says_close = true, .version = HTTP_1_1};
 
     head_init(&h);
-    if (refusal_fill(why, &sv->arena, &h) == OK) {
+    if (refusal_fill_for(why, field, &sv->arena, &h) == OK) {
         buf_consume(&sv->scratch, buf_len(&sv->scratch));
         if (h1_print_response(&w, &sv->scratch))
             write_bytes(sv, buf_slice(&sv->scratch));
@@ -138,12 +138,12 @@ static void answer_refusal(struct h1_server *sv, enum refusal why)
                                                         : CLOSE_BAD_PROTOCOL);
 }
 
-static void refuse_head(struct h1_server *sv, enum refusal why)
+static void refuse_head(struct h1_server *sv, enum refusal why, slice_t field)
 {
     if (sv->front.on_refused != NULL)
         sv->front.on_refused(sv->front.arg, sv->c, refusal_code(why, false)->name);
     arena_reset(&sv->arena);
-    answer_refusal(sv, why);
+    answer_refusal(sv, why, field);
 }
 
 /* Ends the stream with its last event. */
@@ -164,7 +164,7 @@ static void refuse_body(struct h1_server *sv, enum refusal why)
 
     stream_fail(sv, STREAM_MALFORMED, refusal_code(why, false)->name, refusal_text(why));
     if (may_answer && sv->state == SERVER_OPEN)
-        answer_refusal(sv, why);
+        answer_refusal(sv, why, slice(NULL, 0));
     else
         conn_close(sv->c, CLOSE_BAD_PROTOCOL);
 }
@@ -227,14 +227,14 @@ static bool read_head(struct h1_server *sv, slice_t *in)
         sv->is_head_timed = sv->state == SERVER_HEAD;
         return false;
     case STEP_FAILED:
-        refuse_head(sv, why);
+        refuse_head(sv, why, h1_scan_culprit(&sv->scan, *in, true));
         return false;
     }
     copy = arena_copy(&sv->arena, slice(in->p, n));
     why = copy.p == NULL ? REFUSED_NO_MEMORY
                          : h1_parse_request(&sv->parser, copy, &sv->arena, &sv->head);
     if (why != REFUSED_NOTHING) {
-        refuse_head(sv, why);
+        refuse_head(sv, why, slice(NULL, 0));
         return false;
     }
     *in = slice_skip(*in, n);
@@ -389,7 +389,7 @@ static void on_timer(void *arg)
         conn_abort(sv->c, CLOSE_OTHER_SIDE);
     } else if (sv->state == SERVER_HEAD) {
         if (now >= sv->head_deadline_ms)
-            refuse_head(sv, REFUSED_TIMEOUT);
+            refuse_head(sv, REFUSED_TIMEOUT, slice(NULL, 0));
         else
             timer_once(&sv->timer, sv->head_deadline_ms - now);
     } else if (sv->state == SERVER_IDLE && now - sv->idle_since_ms + 1 >= IDLE_RELEASE_MS) {

@@ -52,6 +52,8 @@ SETTING_BYTES(replay_max,     "WEFT_REPLAY_MAX",     "256Ki",       "largest req
 SETTING_BYTES(replay_total,   "WEFT_REPLAY_TOTAL",   "64Mi",        "memory of one proxy worker for bodies kept for a retry")
 SETTING_BYTES(replay_spill,   "WEFT_REPLAY_SPILL",   "256Mi",       "memory file of one proxy worker for larger bodies kept for a retry, taken only as it is used, one body at most a quarter of it; 0: none")
 SETTING_BYTES(head_max,       "WEFT_HEAD_MAX",       "64Ki",        "largest request or response head")
+SETTING_BYTES(line_max,       "WEFT_LINE_MAX",       "8Ki",         "longest request line (or status line); in HTTP/2 the longest :path")
+SETTING_BYTES(field_max,      "WEFT_FIELD_MAX",      "16Ki",        "longest header field, name and value together")
 SETTING_U32  (fields_max,     "WEFT_FIELDS_MAX",     "200",         "most header fields in a head")
 SETTING_MS   (retry_ask_timeout,"WEFT_RETRY_ASK_TIMEOUT","250ms",   "how long the proxy waits for weft-retry's verdict before it gives up retrying")
 SETTING_MS   (drain_timeout,  "WEFT_DRAIN_TIMEOUT",  "120s",        "longest time for running requests after SIGTERM")

@@ -60,7 +60,7 @@ CODE(W2006, BAD_RESPONSE,     502, 13, true,  http_protocol_error,
      "The other end's answer is not valid HTTP.",
      "The answer's details name the first fault. If the port does not speak HTTP, declare it opaque (config.linkerd.io/opaque-ports).")
 CODE(W2007, RESPONSE_HEAD_BIG,502, 13, true,  http_response_header_section_size,
-     "The head of the answer is larger than WEFT_HEAD_MAX or has more fields than WEFT_FIELDS_MAX.",
+     "The head of the answer is larger than WEFT_HEAD_MAX, has more fields than WEFT_FIELDS_MAX, or one longer than WEFT_FIELD_MAX.",
      "Raise the setting, or make the application send less.")
 CODE(W2008, STREAM_RESET,     502, 14, false, connection_terminated,
      "The other end reset the stream before an answer.",
@@ -112,8 +112,8 @@ CODE(W4003, UNSUPPORTED_CODING,501,12, true,  http_request_error,
      "The request's Transfer-Encoding is not `chunked`.",
      "Fix the client: compression belongs into Content-Encoding.")
 CODE(W4004, HEAD_TOO_BIG,     431,  8, true,  http_request_error,
-     "The head of the request is larger than WEFT_HEAD_MAX or has more fields than WEFT_FIELDS_MAX.",
-     "Often a cookie that grew; raise the setting if it is meant.")
+     "The head of the request is larger than WEFT_HEAD_MAX, has more fields than WEFT_FIELDS_MAX, or one longer than WEFT_FIELD_MAX.",
+     "Often a cookie that grew: the answer's details name the field. Raise the setting if it is meant.")
 CODE(W4005, BAD_VERSION,      505, 12, true,  http_request_error,
      "The request is of an HTTP version that is not spoken here.",
      "HTTP/1.0, HTTP/1.1 and HTTP/2 are.")
@@ -129,6 +129,9 @@ CODE(W4008, METHOD_TOO_LONG,  501, 12, true,  http_request_error,
 CODE(W4009, CLIENT_GONE,        0,  1, true,  http_request_error,
      "The client went away before its request was complete or its answer was written.",
      "Often the client's own timeout; compare it with the latency in `weft stat`.")
+CODE(W4010, URI_TOO_LONG,     414, 13, true,  http_request_error,
+     "The request line is longer than WEFT_LINE_MAX.",
+     "Often a form that was sent with GET; raise the setting if it is meant.")
 
 /* ---- W5: TLS and identity ---- */
 CODE(W5001, NO_CERTIFICATE,   503, 14, true,  tls_certificate_error,
