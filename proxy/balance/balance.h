@@ -111,6 +111,9 @@ struct endpoint {
     struct list mux;     /* pooled HTTP/2 connections */
     struct list retired; /* pooled ones that take no new request */
     unsigned n_idle, n_mux;
+    /* HTTP/1: the server's last end of an idle connection: after how long, and when (learn_idle_limit). */
+    uint64_t idle_end_ms, idle_ended_at_ms, idle_learned_at_ms;
+    bool keeps_alive; /* HTTP/1: a connection has served a second request since one last ended without a word */
     uint64_t idle_limit_ms; /* learned: the server closes its idle connections after a little
                                more; 0 not seen */
     struct list waiting[POOL_KINDS]; /* struct lend */
@@ -226,6 +229,8 @@ struct lend {
     struct list node;
     struct endpoint *endpoint; /* while it waits */
     enum pool_kind kind;
+    bool is_once; /* set by the caller: the request may not be sent twice, so that only a connection that was used
+                     a moment ago will do */
     /* Either a connection with a free slot (take the slot before returning) or a failure. */
     void (*done)(struct lend *l, struct http_back *back, const struct lend_failure *why);
 };

@@ -13,6 +13,7 @@ struct pooled {
     struct http_back *back;
     enum pool_kind kind;
     uint64_t idle_since_ms;
+    bool is_reused; /* HTTP/1: it is lent, and not for the first time */
     bool is_retired;
 };
 

@@ -15,6 +15,9 @@
 #include <stdlib.h>
 
 #define IDLE_LEARN_MIN_MS 100 /* closing sooner is a restart or an error, not a limit */
+#define IDLE_FORGET_MS    600000 /* a learned limit is tried again after this: it may have been changed */
+#define IDLE_ONCE_MS      500 /* oldest idle connection for what may not be sent twice */
+#define IDLE_UNSURE_MS    50  /* youngest one for it while it is not known that the server keeps connections at all */
 
 struct pool_dial { /* a dial on behalf of whoever waits */
     struct endpoint *ep;
@@ -139,6 +142,8 @@ static void on_back_ready(void *arg, struct http_back *back)
 
     if (p->is_retired || back != p->back || http_back_free_slots(back) == 0)
         return;
+    ep->keeps_alive = ep->keeps_alive || p->is_reused;
+    p->is_reused = false;
     serve_waiting(p);
     if (p->kind == POOL_HTTP1 && !p->is_retired && http_back_free_slots(back) > 0) {
         if (ep->n_idle >= BALANCE_IDLE_MAX)
@@ -156,14 +161,29 @@ static void on_back_retired(void *arg, struct http_back *back)
 
 static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
 
-/* The server closed an idle connection: from now on one is not used again shortly before that
+/* The server closed an idle connection. One such end may be a restart; two after about the same time, the second
+ * connection having become idle after the first end, are its limit: from now on none is used again shortly before that
  * age, so that its end and our next request do not cross. */
-static void learn_idle_limit(struct endpoint *ep, uint64_t age_ms)
+static void learn_idle_limit(struct endpoint *ep, uint64_t since_ms)
 {
-    uint64_t limit = age_ms - age_ms / 5;
+    uint64_t now = clock_now_ms(), age = now - since_ms;
+    uint64_t differs = age > ep->idle_end_ms ? age - ep->idle_end_ms : ep->idle_end_ms - age;
 
-    if (age_ms >= IDLE_LEARN_MIN_MS && (ep->idle_limit_ms == 0 || limit < ep->idle_limit_ms))
-        ep->idle_limit_ms = limit;
+    if (age < IDLE_LEARN_MIN_MS)
+        ep->keeps_alive = false;
+    if (age < IDLE_LEARN_MIN_MS || since_ms < ep->idle_ended_at_ms)
+        return;
+    if (ep->idle_end_ms != 0 && differs <= age / 8) {
+        ep->idle_limit_ms = age - age / 5;
+        ep->idle_learned_at_ms = now;
+    }
+    ep->idle_end_ms = age;
+    ep->idle_ended_at_ms = now;
+}
+
+static bool is_ended_by_peer(int why)
+{
+    return why == CLOSE_PEER_CLOSED || why == CLOSE_PEER_RESET;
 }
 
 static void on_back_closed(void *arg, struct http_back *back, int why)
@@ -172,8 +192,10 @@ static void on_back_closed(void *arg, struct http_back *back, int why)
     struct endpoint *ep = p->ep;
 
     (void)back;
-    if (!list_is_empty(&p->age) && why == CLOSE_PEER_CLOSED)
-        learn_idle_limit(ep, clock_now_ms() - p->idle_since_ms);
+    if (is_ended_by_peer(why) && !list_is_empty(&p->age))
+        learn_idle_limit(ep, p->idle_since_ms);
+    if (is_ended_by_peer(why) && p->is_reused)
+        ep->keeps_alive = false; /* instead of a second answer */
     pooled_to_retired(p);
     list_del(&p->node);
     free(p);
@@ -285,10 +307,29 @@ static void pool_dial_more(struct endpoint *ep, enum pool_kind kind)
 
 /* ---- lending ---- */
 
-static struct http_back *lend_idle(struct endpoint *ep)
+/* An idle connection for a request that may not be sent twice, or NULL: only one whose server surely keeps it still. Keep-
+ * alive limits begin at a second or so, and a new connection costs less than an error. Before a server was seen to keep
+ * connections the oldest is taken, which it has had time to end. */
+static struct pooled *idle_for_once(struct endpoint *ep, uint64_t now)
+{
+    struct pooled *p = CONTAINER_OF(ep->keeps_alive ? ep->idle.next : ep->idle.prev, struct pooled, node);
+    uint64_t age = now - p->idle_since_ms;
+
+    if (age > IDLE_ONCE_MS) {
+        pooled_to_retired(p); /* a new one takes its place */
+        http_back_retire(p->back, CLOSE_POOL_IDLE);
+        return NULL;
+    }
+    return ep->keeps_alive || age >= IDLE_UNSURE_MS ? p : NULL;
+}
+
+/* The connection used last, if its server surely keeps it still. */
+static struct http_back *lend_idle(struct endpoint *ep, bool is_once)
 {
     uint64_t now = clock_now_ms();
 
+    if (now - ep->idle_learned_at_ms >= IDLE_FORGET_MS)
+        ep->idle_limit_ms = 0;
     while (!list_is_empty(&ep->idle)) {
         struct pooled *p = CONTAINER_OF(ep->idle.next, struct pooled, node);
 
@@ -297,7 +338,12 @@ static struct http_back *lend_idle(struct endpoint *ep)
             http_back_retire(p->back, CLOSE_POOL_IDLE);
             continue;
         }
+        if (is_once)
+            p = idle_for_once(ep, now);
+        if (p == NULL)
+            return NULL;
         pooled_to_busy(p);
+        p->is_reused = true;
         if (http_back_free_slots(p->back) > 0)
             return p->back;
     }
@@ -325,7 +371,7 @@ static struct http_back *lend_mux(struct endpoint *ep)
 enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l,
                         struct http_back **out)
 {
-    struct http_back *back = kind == POOL_HTTP1 ? lend_idle(ep) : lend_mux(ep);
+    struct http_back *back = kind == POOL_HTTP1 ? lend_idle(ep, l->is_once) : lend_mux(ep);
 
     ep->last_kind = kind;
     if (back != NULL) {

@@ -348,6 +348,7 @@ static void on_lent(struct lend *l, struct http_back *back, const struct lend_fa
 enum next step_lend(struct exchange *x)
 {
     x->lend.done = on_lent;
+    x->lend.is_once = !x->req->is_idempotent;
     switch (endpoint_lend(x->endpoint, pool_of(x), &x->lend, &x->back)) {
     case STEP_DONE:
         exchange_enter(x, EXCHANGE_RELAY);
