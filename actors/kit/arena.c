@@ -55,11 +55,23 @@ void arena_reset(struct arena *a)
     a->used = 0;
 }
 
+size_t arena_held(const struct arena *a)
+{
+    size_t n = 0;
+
+    for (const struct arena_block *b = a->blocks; b != NULL; b = b->next)
+        n += sizeof(*b) + b->cap;
+    return n;
+}
+
+/* Each block is four times the last, up to a limit: most exchanges need little, and what they needed is kept. */
 static struct arena_block *arena_add_block(struct arena *a, size_t n)
 {
-    size_t cap = a->blocks == NULL ? ARENA_FIRST_BYTES : ARENA_BLOCK_BYTES;
+    size_t cap = a->blocks == NULL ? ARENA_FIRST_BYTES : a->blocks->cap * 4;
     struct arena_block *b;
 
+    if (cap > ARENA_BLOCK_BYTES)
+        cap = ARENA_BLOCK_BYTES;
     if (cap < n)
         cap = n;
     b = malloc(sizeof(*b) + cap);

@@ -15,6 +15,7 @@ struct arena {
 void arena_init(struct arena *a, size_t max);
 void arena_done(struct arena *a);
 void arena_reset(struct arena *a); /* forgets everything, keeps one block for the next use */
+size_t arena_held(const struct arena *a); /* bytes of the blocks it has now */
 
 /* Aligned for any type, zeroed. NULL at the ceiling or without memory. */
 MUST_USE void *arena_alloc(struct arena *a, size_t n);

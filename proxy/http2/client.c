@@ -1,5 +1,5 @@
 /* HTTP/2 in the client role: slots, keep-alive PINGs, retirement. Answers are received in
- * receive.c. */
+ * blocks.c and receive.c. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -18,9 +18,7 @@ static struct h2_session *session_of(struct http_back *b)
 static unsigned client_free_slots(const struct http_back *b)
 {
     const struct h2_session *x = session_of((struct http_back *)(uintptr_t)b); /* only looks */
-    uint32_t most = x->got_settings ? nghttp2_session_get_remote_settings(
-                                          x->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-                                    : 100;
+    uint32_t most = x->peer.streams_max;
 
     if (x->limits.streams_max != 0 && most > x->limits.streams_max)
         most = x->limits.streams_max;
@@ -38,7 +36,7 @@ static struct stream *client_open(struct http_back *b, struct arena *arena,
 
     if (client_free_slots(b) == 0)
         return NULL;
-    if (nghttp2_session_get_next_stream_id(x->ng) > LAST_ID) {
+    if (x->last_id >= LAST_ID) {
         http_back_set_retired(b);
         h2_dirty(x);
         return NULL;
@@ -74,9 +72,10 @@ static const struct http_back_ops ops = {
 
 void h2_client_tick(struct h2_session *x, uint64_t now_ms)
 {
+    static const uint8_t ping[H2_PING_LEN] = {0};
     bool is_watched = x->running > 0 || (x->back.conf.ping_when_idle && x->ping_every_ms != 0);
 
-    if (is_watched || x->block != NULL || !x->got_settings)
+    if (is_watched || x->block.is_open || !x->peer.has_come)
         h2_watch(x);
     if (!is_watched || x->is_terminating || x->ping_every_ms == 0)
         return;
@@ -87,10 +86,8 @@ void h2_client_tick(struct h2_session *x, uint64_t now_ms)
     }
     if (now_ms - x->last_in_ms < x->ping_every_ms)
         return;
-    if (nghttp2_submit_ping(x->ng, NGHTTP2_FLAG_NONE, NULL) == 0) {
-        x->ping_sent_ms = now_ms;
-        h2_dirty(x);
-    }
+    h2_write_control(x, H2_PING, 0, 0, ping, sizeof(ping));
+    x->ping_sent_ms = now_ms;
 }
 
 err_t http2_client_start(struct conn *c, const struct http_back_conf *conf,

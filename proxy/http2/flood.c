@@ -103,7 +103,7 @@ static enum flood_verdict by_type(struct flood *f, uint8_t type, uint32_t length
     case 0: /* DATA */
         return on_data(f, length, is_end, now_ms);
     case 1: /* HEADERS */
-    case 9: /* CONTINUATION; its flood is the library's: 8 frames */
+    case 9: /* CONTINUATION: counted per block */
         f->payload_bytes += length;
         return FLOOD_FINE;
     case 2: /* PRIORITY */
@@ -112,7 +112,7 @@ static enum flood_verdict by_type(struct flood *f, uint8_t type, uint32_t length
         return flood_spend(f, FLOOD_RESET, now_ms);
     case 4: /* SETTINGS */
         return is_ack ? FLOOD_FINE : flood_spend(f, FLOOD_SETTINGS, now_ms);
-    case 5: /* PUSH_PROMISE: a connection error by the library */
+    case 5: /* PUSH_PROMISE: a connection error */
         return FLOOD_FINE;
     case 6: /* PING */
         return is_ack ? FLOOD_FINE : flood_spend(f, FLOOD_PING, now_ms);

@@ -1,458 +1,312 @@
-/* What comes in on an HTTP/2 connection: nghttp2's callbacks. They deliver to the exchange and
- * queue; none calls into nghttp2_session_mem_send or _recv. A callback that finds the
- * connection ended stops the rest of the input with NGHTTP2_ERR_CALLBACK_FAILURE. */
+/* What comes in on an HTTP/2 connection: the preface, frames cut out of bytes, DATA. All bytes are taken at once (but
+ * for the limit of new streams per turn): DATA goes on as it comes, the beginning of another frame waits. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
 
-#include <string.h>
+/* ---- DATA (RFC 9113 6.1) ---- */
 
-#define STOP NGHTTP2_ERR_CALLBACK_FAILURE
-
-static bool is_over(const struct h2_session *x)
+/* Bytes of a DATA frame that the exchange does not see. */
+static void drop(struct h2_session *x, size_t n)
 {
-    return x->is_terminating || x->is_gone || conn_is_closing(x->conn);
+    struct h2_stream *st = h2_stream_find(x, x->data.id);
+
+    if (n == 0)
+        return;
+    if (st != NULL && st->is_held)
+        h2_stream_credit(st, n);
+    else
+        h2_credit(x, n);
 }
 
-/* ---- every frame ---- */
-
-/* DATA or HEADERS of a peer on a stream that it has ended itself, or skipped (H2-21). Late
- * frames on a stream that we have reset are legal and the library's to ignore. */
-static bool is_on_closed_stream(struct h2_session *x, const nghttp2_frame_hd *hd)
+static void deliver(struct h2_stream *st, slice_t bytes, bool is_end)
 {
-    uint32_t code;
+    st->depth++;
+    st->in.outstanding += bytes.n;
+    if (is_end)
+        h2_stream_end_remote(st);
+    st->s.events->on_body(st->s.arg, &st->s, bytes, is_end);
+    st->depth--;
+    h2_stream_let_go(st);
+}
 
-    if (!x->is_server || (hd->type != NGHTTP2_DATA && hd->type != NGHTTP2_HEADERS) ||
-        hd->stream_id % 2 == 0 || hd->stream_id > x->last_id ||
-        nghttp2_session_find_stream(x->ng, hd->stream_id) != NULL)
-        return false;
-    switch (h2_recent_get(x, hd->stream_id)) {
-    case H2_RECENT_ENDED:
-        code = NGHTTP2_STREAM_CLOSED;
-        break;
-    case H2_RECENT_NEVER:
-        code = NGHTTP2_PROTOCOL_ERROR;
-        break;
-    case H2_RECENT_OPENED:
-    case H2_RECENT_UNKNOWN:
-    default:
-        return false;
+/* What is wrong with a DATA frame that has so much content. */
+static enum h2_error check_content(const struct h2_stream *st, uint32_t content, bool is_end)
+{
+    if (st->in.is_ended)
+        return H2_STREAM_CLOSED;
+    if (!st->in.has_head) /* an answer begins with a head */
+        return H2_PROTOCOL_ERROR;
+    if (st->in.expected >= 0 &&
+        (content > st->in.expected || (is_end && content < st->in.expected)))
+        return H2_PROTOCOL_ERROR; /* RFC 9113 8.1.1 */
+    return H2_NO_ERROR;
+}
+
+/* The length of the content is known. */
+static void begin_content(struct h2_session *x)
+{
+    struct h2_stream *st = h2_stream_find(x, x->data.id);
+    enum h2_error wrong;
+
+    x->data.st = NULL;
+    if (st == NULL) {
+        (void)h2_may_ignore(x, x->data.id);
+        return;
     }
-    h2_terminate(x, code, CLOSE_BAD_PROTOCOL);
+    wrong = check_content(st, x->data.left, x->data.is_end);
+    if (x->data.is_end)
+        h2_recent_end(x, st->id);
+    if (wrong != H2_NO_ERROR) {
+        h2_stream_break(st, REFUSED_BODY, wrong);
+        return;
+    }
+    if (st->in.expected > 0)
+        st->in.expected -= x->data.left;
+    if (st->is_held)
+        x->data.st = st;
+    if (x->data.left == 0 && x->data.is_end) {
+        if (st->is_held)
+            deliver(st, slice(NULL, 0), true);
+        else
+            h2_stream_end_remote(st);
+    }
+}
+
+static void end_data_when_done(struct h2_session *x)
+{
+    x->data.is_open = x->data.wants_pad || x->data.left > 0 || x->data.pad_left > 0;
+}
+
+static void begin_data(struct h2_session *x, const struct h2_frame *f)
+{
+    struct h2_stream *st = h2_stream_find(x, f->id);
+
+    x->window.left -= f->length;
+    if (x->window.left < 0) {
+        h2_terminate(x, H2_FLOW_CONTROL_ERROR, CLOSE_BAD_PROTOCOL);
+        return;
+    }
+    x->data.id = f->id;
+    x->data.left = f->length;
+    x->data.pad_left = 0;
+    x->data.is_end = h2_frame_has(f, H2_FLAG_END_STREAM);
+    x->data.wants_pad = h2_frame_has(f, H2_FLAG_PADDED);
+    if (st != NULL) {
+        st->in.window -= f->length;
+        if (st->in.window < 0)
+            h2_stream_break(st, REFUSED_BODY, H2_FLOW_CONTROL_ERROR);
+    }
+    if (x->data.wants_pad && f->length == 0)
+        h2_terminate(x, H2_FRAME_SIZE_ERROR, CLOSE_BAD_PROTOCOL);
+    else if (!x->data.wants_pad)
+        begin_content(x);
+    end_data_when_done(x);
+}
+
+static void take_pad_length(struct h2_session *x, uint8_t pad)
+{
+    x->data.wants_pad = false;
+    x->data.left--;
+    if (pad > x->data.left) {
+        h2_terminate(x, H2_PROTOCOL_ERROR, CLOSE_BAD_PROTOCOL);
+        return;
+    }
+    x->data.left -= pad;
+    x->data.pad_left = pad;
+    drop(x, (size_t)pad + 1);
+    begin_content(x);
+}
+
+static void take_content(struct h2_session *x, slice_t bytes)
+{
+    struct h2_stream *st = x->data.st;
+    bool is_end;
+
+    x->data.left -= (uint32_t)bytes.n;
+    is_end = x->data.left == 0 && x->data.is_end;
+    if (st != NULL) {
+        deliver(st, bytes, is_end);
+        return;
+    }
+    drop(x, bytes.n);
+    st = is_end ? h2_stream_find(x, x->data.id) : NULL;
+    if (st != NULL)
+        h2_stream_end_remote(st); /* nobody listens */
+}
+
+/* Payload of the open DATA frame off `in`, which is not empty. */
+static void take_data(struct h2_session *x, slice_t *in)
+{
+    uint32_t left = x->data.left > 0 ? x->data.left : x->data.pad_left;
+    slice_t now = slice(in->p, x->data.wants_pad ? 1 : in->n < left ? in->n : left);
+
+    *in = slice_skip(*in, now.n);
+    if (x->data.wants_pad)
+        take_pad_length(x, now.p[0]);
+    else if (x->data.left > 0)
+        take_content(x, now);
+    else
+        x->data.pad_left -= (uint32_t)now.n;
+    end_data_when_done(x);
+}
+
+/* ---- frames ---- */
+
+/* More requests in one turn than can run at once, twice over: the rest is looked at in the next (H2-16). */
+static bool must_wait(struct h2_session *x, const struct h2_frame *f)
+{
+    if (!x->is_server || f->type != H2_HEADERS || f->id <= x->last_id ||
+        x->new_in_turn < 2 * x->limits.streams_max)
+        return false;
+    x->is_held_up = true;
+    conn_pause(x->conn, PAUSE_OWNER);
+    h2_dirty(x);
     return true;
 }
 
-static int on_verdict(struct h2_session *x, enum flood_verdict verdict)
+/* A frame header has come; its payload may not have. False: the connection is being ended. */
+static bool check_frame(struct h2_session *x, const struct h2_frame *f)
 {
-    switch (verdict) {
-    case FLOOD_FINE:
-        break;
-    case FLOOD_SOFT:
-        if (x->is_server)
-            h2_leave(x);
-        else {
-            http_back_set_retired(&x->back);
-            h2_dirty(x);
-        }
-        break;
-    case FLOOD_OVER:
-        h2_terminate(x, NGHTTP2_ENHANCE_YOUR_CALM, CLOSE_FLOOD);
-        return STOP;
-    }
-    return is_over(x) ? STOP : 0;
-}
+    bool has_ack = f->type == H2_SETTINGS || f->type == H2_PING;
+    bool is_end = f->type == H2_DATA && h2_frame_has(f, H2_FLAG_END_STREAM);
+    bool is_stream_error;
+    enum h2_error wrong = h2_frame_check(f, &is_stream_error);
 
-bool h2_on_frame_header(struct h2_session *x, const nghttp2_frame_hd *hd)
-{
-    bool has_ack = hd->type == NGHTTP2_SETTINGS || hd->type == NGHTTP2_PING;
-    bool has_end = hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS;
-    bool is_end = has_end && (hd->flags & NGHTTP2_FLAG_END_STREAM) != 0;
-
-    if (hd->type != NGHTTP2_CONTINUATION)
-        x->block = NULL; /* a block is never interrupted: it was complete, or was refused */
-    if (is_over(x) || is_on_closed_stream(x, hd))
+    if (!x->in.has_first && (f->type != H2_SETTINGS || h2_frame_has(f, H2_FLAG_ACK)))
+        wrong = H2_PROTOCOL_ERROR; /* RFC 9113 3.4 */
+    x->in.has_first = true;
+    /* RFC 9113 4.3: nothing comes between the frames of a block. */
+    if (x->block.is_open ? f->type != H2_CONTINUATION || f->id != x->block.id
+                         : f->type == H2_CONTINUATION)
+        wrong = H2_PROTOCOL_ERROR;
+    if (f->type == H2_PUSH_PROMISE) /* no client sends it, and ours has forbidden it */
+        wrong = H2_PROTOCOL_ERROR;
+    if (wrong != H2_NO_ERROR && (!is_stream_error || wrong == H2_PROTOCOL_ERROR)) {
+        h2_terminate(x, wrong, CLOSE_BAD_PROTOCOL);
         return false;
-    if ((is_end && hd->type == NGHTTP2_DATA) || hd->type == NGHTTP2_RST_STREAM)
-        h2_recent_end(x, hd->stream_id);
-    return on_verdict(x, flood_on_frame(&x->flood, hd->type, (uint32_t)hd->length,
-                                        has_ack && (hd->flags & NGHTTP2_FLAG_ACK) != 0, is_end,
-                                        clock_now_ms())) == 0;
-}
-
-/* ---- header blocks ---- */
-
-static int begin_block(struct h2_session *x, struct h2_stream *st)
-{
-    x->block = st;
-    x->block_since_ms = clock_now_ms();
-    x->block_bytes = 0;
-    if (st == NULL || (!st->is_held && (!st->s.is_front || st->in.has_head)))
-        return 0; /* nobody listens: decoded and dropped */
-    st->in.head = arena_alloc(st->s.arena, sizeof(*st->in.head));
-    st->in.refused = st->in.head == NULL ? REFUSED_NO_MEMORY : REFUSED_NOTHING;
-    st->in.bytes = st->in.cookies = 0;
-    st->in.host = slice(NULL, 0);
-    if (st->in.head != NULL) {
-        head_init(st->in.head);
-        st->in.head->scheme = slice(NULL, 0);
-        st->in.head->version = HTTP_2;
     }
-    return 0;
+    return h2_obey(x, flood_on_frame(&x->flood, f->type, f->length,
+                                     has_ack && h2_frame_has(f, H2_FLAG_ACK), is_end,
+                                     clock_now_ms()));
 }
 
-static int refuse_new(struct h2_session *x, int32_t id)
+static void on_frame(struct h2_session *x, const struct h2_frame *f, slice_t payload)
 {
-    enum flood_verdict v = flood_spend(&x->flood, FLOOD_EARLY_RESET, clock_now_ms());
-
-    (void)nghttp2_submit_rst_stream(x->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
-    return on_verdict(x, v) != 0 ? STOP : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-}
-
-/* Streams of one connection belong to unrelated requests: they take turns, whatever the peer
- * wishes (H2-07). The library's default would send one answer after the other. */
-static void share_fairly(struct h2_session *x, int32_t id)
-{
-    const nghttp2_extpri turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
-
-    (void)nghttp2_session_change_extpri_stream_priority(x->ng, id, &turns,
-                                                        1); /* or it stays as it is */
-}
-
-static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st;
-
-    if (is_over(x))
-        return STOP;
-    if (frame->hd.type != NGHTTP2_HEADERS)
-        return 0;
-    if (!x->is_server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
-        return begin_block(x, h2_stream_find(x, frame->hd.stream_id));
-    h2_recent_open(x, frame->hd.stream_id);
-    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)
-        h2_recent_end(x, frame->hd.stream_id);
-    x->flood.streams++;
-    if (x->running >= x->limits.streams_max) /* H2-17: also before our SETTINGS were seen */
-        return refuse_new(x, frame->hd.stream_id);
-    st = h2_stream_new(x);
-    if (st == NULL)
-        return refuse_new(x, frame->hd.stream_id);
-    st->id = frame->hd.stream_id;
-    st->is_open = true;
-    if (nghttp2_session_set_stream_user_data(ng, st->id, st) != 0) {
-        st->is_open = false;
-        h2_stream_let_go(st);
-        return STOP;
-    }
-    share_fairly(x, st->id);
-    return begin_block(x, st);
-}
-
-static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
-                     size_t nn, const uint8_t *value, size_t vn, uint8_t flags, void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
-
-    (void)ng, (void)flags;
-    if (is_over(x))
-        return STOP;
-    x->block_bytes += nn + vn + 32;
-    if (x->block_bytes > x->limits.head_max + x->limits.head_max / 2) {
-        /* H2-12, H2-15: decoding on would only serve the sender. */
-        x->flood.over = flood_name(FLOOD_HUGE_HEAD);
-        h2_terminate(x, NGHTTP2_ENHANCE_YOUR_CALM, CLOSE_FLOOD);
-        return STOP;
-    }
-    if (st == NULL || st->in.head == NULL || st->in.refused != REFUSED_NOTHING)
-        return 0;
-    st->in.refused = h2_take_field(st, slice(name, nn), slice(value, vn));
-    return 0;
-}
-
-/* The library would drop the field and go on (hardening.md section 0, fact 6). */
-static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame,
-                             const uint8_t *name, size_t nn, const uint8_t *value, size_t vn,
-                             uint8_t flags, void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
-
-    (void)name, (void)nn, (void)value, (void)vn, (void)flags;
-    if (st != NULL) {
-        st->broken = REFUSED_FIELD;
-        if (st->s.is_front && !st->in.has_head && x->front.on_refused != NULL)
-            x->front.on_refused(x->front.arg, x->conn, refusal_code(st->broken, false)->name);
-    }
-    (void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
-                                    NGHTTP2_PROTOCOL_ERROR);
-    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-}
-
-/* The library answers with RST_STREAM or GOAWAY by itself; we name it. */
-static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error,
-                            void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
-
-    (void)ng, (void)error;
-    if (st == NULL || st->broken != REFUSED_NOTHING)
-        return 0;
-    st->broken = frame->hd.type == NGHTTP2_HEADERS ? REFUSED_PSEUDO : REFUSED_BODY;
-    if (st->s.is_front && !st->in.has_head && x->front.on_refused != NULL)
-        x->front.on_refused(x->front.arg, x->conn, refusal_code(st->broken, false)->name);
-    return 0;
-}
-
-/* ---- complete heads ---- */
-
-static void rst(struct h2_stream *st, uint32_t code)
-{
-    (void)nghttp2_submit_rst_stream(st->of->ng, NGHTTP2_FLAG_NONE, st->id, code);
-    h2_dirty(st->of);
-}
-
-/* The codec's own answer to a request that did not become one. */
-static void answer_refusal(struct h2_stream *st, enum refusal why)
-{
-    struct head h;
-    struct h2_nv nv;
-
-    head_init(&h);
-    if (refusal_fill(why, &st->own, &h) == OK && h2_print_head(&h, false, &nv) &&
-        nghttp2_submit_response(st->of->ng, st->id, nv.nv, nv.n, NULL) == 0) {
-        st->out.has_head = st->out.is_ended = true;
-        h2_dirty(st->of);
-    } else {
-        rst(st, NGHTTP2_INTERNAL_ERROR);
-    }
-}
-
-/* Limits and meaning are answered; what is malformed is reset (RFC 9113 8.1.1). */
-static bool is_answered(enum refusal why)
-{
-    return refusal_code(why, false)->http != 400 || why == REFUSED_HOST;
-}
-
-static int refuse_request(struct h2_session *x, struct h2_stream *st, enum refusal why)
-{
-    if (x->front.on_refused != NULL)
-        x->front.on_refused(x->front.arg, x->conn, refusal_code(why, false)->name);
-    st->broken = why;
-    st->in.head = NULL;
-    st->in.has_head = true;
-    if (is_answered(why))
-        answer_refusal(st, why);
-    else
-        rst(st, NGHTTP2_PROTOCOL_ERROR);
-    if (refusal_code(why, false)->http == 431)
-        return on_verdict(x, flood_spend(&x->flood, FLOOD_HUGE_HEAD, clock_now_ms()));
-    return 0;
-}
-
-static void deliver_head(struct h2_stream *st, bool is_end)
-{
-    struct head *h = st->in.head;
-
-    st->in.head = NULL;
-    st->depth++;
-    st->s.events->on_head(st->s.arg, &st->s, h, is_end);
-    st->depth--;
-    h2_stream_let_go(st);
-}
-
-static int request_complete(struct h2_session *x, struct h2_stream *st, bool is_end)
-{
-    enum refusal why =
-        st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_request(st);
-
-    st->in.is_ended = is_end;
-    if (why != REFUSED_NOTHING)
-        return refuse_request(x, st, why);
-    st->in.has_head = true;
-    st->is_held = true;
-    st->s.events = NULL;
-    x->front.on_stream(x->front.arg, &st->s);
-    BUG_ON(st->s.events == NULL);
-    deliver_head(st, is_end);
-    return 0;
-}
-
-/* The peer broke a stream that the exchange has. */
-static void break_stream(struct h2_stream *st, enum refusal why)
-{
-    st->broken = why;
-    rst(st, NGHTTP2_PROTOCOL_ERROR);
-    h2_stream_fail(st, why == REFUSED_NO_MEMORY ? STREAM_INTERNAL : STREAM_MALFORMED, 0,
-                   refusal_code(why, !st->s.is_front)->name, refusal_text(why));
-}
-
-static int response_complete(struct h2_stream *st, bool is_end)
-{
-    enum refusal why =
-        st->in.refused != REFUSED_NOTHING ? st->in.refused : h2_finish_response(st);
-
-    if (why == REFUSED_NOTHING && st->in.head->status < 200 &&
-        ++st->in.interims > H2_INTERIM_MAX)
-        why = REFUSED_INTERIM; /* H1-32 */
-    if (why != REFUSED_NOTHING) {
-        break_stream(st, why);
-        return 0;
-    }
-    st->in.has_head = st->in.head->status >= 200;
-    st->in.is_ended = is_end;
-    deliver_head(st, is_end);
-    return 0;
-}
-
-static void trailers_complete(struct h2_stream *st)
-{
-    struct head *t = st->in.head;
-
-    st->in.is_ended = true;
-    if (st->in.refused != REFUSED_NOTHING) {
-        break_stream(st, st->in.refused);
-        return;
-    }
-    for (size_t i = 0; i < t->n_fields; i++)
-        if ((field_flags(t->fields[i].token) & FIELD_NOT_TRAILER) != 0)
-            t->fields[i].is_removed = true;
-    st->in.head = NULL;
-    st->depth++;
-    st->s.events->on_trailers(st->s.arg, &st->s, t->fields, t->n_fields);
-    st->depth--;
-    h2_stream_let_go(st);
-}
-
-static int on_block(struct h2_session *x, struct h2_stream *st, bool is_end)
-{
-    x->block = NULL;
-    if (st == NULL)
-        return 0;
-    st->in.any = true;
-    if (is_end)
-        h2_recent_end(x, st->id);
-    if (st->in.head == NULL && st->in.refused == REFUSED_NOTHING) {
-        st->in.is_ended = st->in.is_ended || is_end; /* nobody listens */
-        return 0;
-    }
-    if (x->is_server && !st->in.has_head)
-        return request_complete(x, st, is_end);
-    if (!x->is_server && !st->in.has_head)
-        return response_complete(st, is_end);
-    trailers_complete(st);
-    return 0;
-}
-
-/* ---- content ---- */
-
-static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *p, size_t n,
-                   void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, id);
-
-    (void)flags;
-    if (is_over(x))
-        return STOP;
-    if (st == NULL || !st->is_held) {
-        (void)nghttp2_session_consume(ng, id, n); /* dropped */
-        return 0;
-    }
-    st->in.outstanding += n;
-    st->depth++;
-    st->s.events->on_body(st->s.arg, &st->s, slice(p, n), false);
-    st->depth--;
-    h2_stream_let_go(st);
-    return 0;
-}
-
-static void end_of_data(struct h2_stream *st)
-{
-    st->in.is_ended = true;
-    if (!st->is_held)
-        return;
-    st->depth++;
-    st->s.events->on_body(st->s.arg, &st->s, slice(NULL, 0), true);
-    st->depth--;
-    h2_stream_let_go(st);
-}
-
-/* ---- the rest ---- */
-
-static void on_goaway(struct h2_session *x)
-{
-    if (!x->is_server) {
-        http_back_set_retired(&x->back);
-        h2_dirty(x); /* without streams it closes */
-    }
-}
-
-static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
-{
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, frame->hd.stream_id);
-    bool is_end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-
-    (void)ng;
-    if (is_over(x))
-        return STOP;
-    switch (frame->hd.type) {
-    case NGHTTP2_HEADERS:
-        return on_block(x, st, is_end);
-    case NGHTTP2_DATA:
-        if (is_end && st != NULL)
-            end_of_data(st);
+    switch (f->type) {
+    case H2_HEADERS:
+        h2_on_headers(x, f, payload);
         break;
-    case NGHTTP2_RST_STREAM:
-        if (st != NULL) {
-            st->got_reset = true;
-            st->reset_code = frame->rst_stream.error_code;
-        }
-        break;
-    case NGHTTP2_SETTINGS:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
-            x->got_settings = true;
-            if (!x->is_server && x->back.conf.on_ready != NULL && !x->back.is_retired)
-                x->back.conf.on_ready(x->back.conf.arg, &x->back);
-        }
-        break;
-    case NGHTTP2_PING:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
-            x->ping_sent_ms = 0;
-            if (x->leaving == H2_NOTICE)
-                h2_leave(x);
-        }
-        break;
-    case NGHTTP2_GOAWAY:
-        on_goaway(x);
+    case H2_CONTINUATION:
+        h2_on_continuation(x, f, payload);
         break;
     default:
+        h2_on_control(x, f, payload);
         break;
     }
-    return is_over(x) ? STOP : 0;
 }
 
-static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t http2_error, void *arg)
+static bool take_preface(struct h2_session *x, slice_t *in)
 {
-    struct h2_session *x = h2_session_from(arg);
-    struct h2_stream *st = h2_stream_find(x, id);
+    size_t n = in->n < x->in.preface_left ? in->n : x->in.preface_left;
 
-    (void)ng;
-    if (st != NULL)
-        h2_stream_on_close(st, http2_error);
-    return 0;
+    if (memcmp(in->p, H2_PREFACE + H2_PREFACE_LEN - x->in.preface_left, n) != 0) {
+        h2_terminate(x, H2_PROTOCOL_ERROR, CLOSE_BAD_PROTOCOL); /* H2-22 */
+        return false;
+    }
+    x->in.preface_left -= (uint32_t)n;
+    *in = slice_skip(*in, n);
+    return true;
 }
 
-void h2_receive_callbacks(nghttp2_session_callbacks *cb)
+/* The header of the next frame off `in`. True: there is one, it is checked, and it was not DATA. */
+static bool take_header(struct h2_session *x, slice_t *in)
 {
-    nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
-    nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
-    nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
-    nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
-    nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    size_t n = H2_FRAME_HEADER - x->in.header_n;
+
+    n = in->n < n ? in->n : n;
+    if (n > 0)
+        memcpy(x->in.header + x->in.header_n, in->p, n);
+    x->in.header_n += (uint8_t)n;
+    *in = slice_skip(*in, n);
+    if (x->in.header_n < H2_FRAME_HEADER)
+        return false;
+    x->in.frame = h2_frame_read(x->in.header);
+    if (must_wait(x, &x->in.frame)) /* the header stays where it is */
+        return false;
+    x->in.header_n = 0;
+    if (!check_frame(x, &x->in.frame))
+        return false;
+    if (x->in.frame.type == H2_DATA) {
+        begin_data(x, &x->in.frame);
+        return false;
+    }
+    x->in.has_header = true;
+    return true;
+}
+
+/* The payload of the frame whose header is there, in one piece: where it lies in `in`, or put together from more than
+ * one read. Copies no more than it must. */
+static bool take_payload(struct h2_session *x, slice_t *in, slice_t *out)
+{
+    size_t have = buf_len(&x->in.part), n = x->in.frame.length - have;
+
+    if (have == 0 && in->n >= n) {
+        *out = slice(in->p, n);
+        *in = slice_skip(*in, n);
+        return true;
+    }
+    n = in->n < n ? in->n : n;
+    if (buf_add_slice(&x->in.part, slice(in->p, n)) != OK) {
+        h2_terminate(x, H2_INTERNAL_ERROR, CLOSE_LIMIT);
+        return false;
+    }
+    *in = slice_skip(*in, n);
+    *out = buf_slice(&x->in.part);
+    return out->n == x->in.frame.length;
+}
+
+static void take_frame(struct h2_session *x, slice_t *in)
+{
+    slice_t payload;
+
+    if (!x->in.has_header && !take_header(x, in))
+        return;
+    if (!take_payload(x, in, &payload))
+        return;
+    x->in.has_header = false;
+    on_frame(x, &x->in.frame, payload);
+    if (buf_len(&x->in.part) > 0) {
+        buf_consume(&x->in.part, buf_len(&x->in.part));
+        buf_release(&x->in.part);
+    }
+}
+
+size_t h2_on_bytes(struct conn *c, slice_t bytes)
+{
+    struct h2_session *x = h2_session_from(conn_owner(c));
+    slice_t in = bytes;
+
+    x->last_in_ms = clock_now_ms();
+    x->ping_sent_ms = 0; /* whatever came shows that the peer lives */
+    while (in.n > 0 && !x->is_held_up && !h2_is_over(x)) {
+        if (x->data.is_open)
+            take_data(x, &in);
+        else if (UNLIKELY(x->in.preface_left > 0))
+            (void)take_preface(x, &in);
+        else
+            take_frame(x, &in);
+    }
+    return h2_is_over(x) ? bytes.n : bytes.n - in.n;
+}
+
+void h2_take_held_up(struct h2_session *x)
+{
+    slice_t none = {NULL, 0};
+
+    x->is_held_up = false;
+    if (!h2_is_over(x) && x->in.header_n == H2_FRAME_HEADER)
+        take_frame(x, &none);
+    if (!x->is_held_up)
+        conn_resume(x->conn, PAUSE_OWNER);
 }

@@ -1,4 +1,4 @@
-/* HTTP/2 in the server role: start and drain. Requests are received in receive.c.
+/* HTTP/2 in the server role: start and drain. Requests are received in blocks.c.
  *
  *   SERVING --drain--> NOTICE --PING answered, or a second--> LEAVING --last stream ended-->
  * closed
@@ -6,8 +6,6 @@
  * The notice (GOAWAY with the highest id) lets requests that are already on the way arrive; the
  * GOAWAY that follows names the last one. */
 #include "proxy/http2/session.h"
-
-#include "kit/clock.h"
 
 #include <stdlib.h>
 
@@ -32,13 +30,5 @@ void http2_server_drain(struct conn *c)
     struct h2_session *x = h2_session_from(conn_owner(c));
 
     x->close_why = x->is_terminating ? x->close_why : CLOSE_DRAINING;
-    if (x->leaving != H2_SERVING || x->is_terminating)
-        return;
-    x->leaving = H2_NOTICE;
-    x->notice_ms = clock_now_ms();
-    if (nghttp2_submit_shutdown_notice(x->ng) != 0 ||
-        nghttp2_submit_ping(x->ng, NGHTTP2_FLAG_NONE, NULL) != 0)
-        h2_leave(x);
-    h2_watch(x);
-    h2_dirty(x);
+    h2_notice(x);
 }

@@ -1,12 +1,14 @@
-/* One HTTP/2 connection, either role: nghttp2 between a conn and its streams. Private to
- * proxy/http2.
+/* One HTTP/2 connection, either role: an engine of our own between a conn and its streams. Private to proxy/http2.
  *
- * Who calls whom. Bytes come in by conn's on_bytes and go through nghttp2_session_mem_recv,
- * whose callbacks deliver events to the exchange. What the exchange asks for (ops) only queues:
- * nghttp2_submit_*, bytes in the stream's buffer; then the session is dirty. Once per turn,
- * from an event of its own and never from a callback of nghttp2, h2_flush takes frames out
- * (nghttp2_session_mem_send) and gives them to the conn until that is full; the conn writes at
- * the end of the turn.
+ * Who calls whom. Bytes come in by conn's on_bytes, are cut into frames (receive.c) and handled one by one; what they mean
+ * for a stream is told to the exchange at once. What the exchange asks for (ops) is written into the conn's output at once, as
+ * far as windows allow; the rest waits in the stream. At the end of the turn, before the conn writes, h2_on_turn
+ * lets waiting content out in turns (output.c), tells what has left, and ends what has to end: nothing but
+ * h2_on_turn, on_bytes, on_eof and the timer closes the conn, so that an op never pulls it away under its caller.
+ *
+ *   receive.c  bytes -> frames -> handlers; DATA            control.c  SETTINGS, PING, GOAWAY, RST_STREAM, WINDOW_UPDATE
+ *   blocks.c   header blocks -> heads, trailers             translate.c  fields <-> struct head
+ *   streams.c  states, ops, ends                            output.c   frames out, windows
  */
 #ifndef PROXY_HTTP2_SESSION_H
 #define PROXY_HTTP2_SESSION_H
@@ -18,26 +20,45 @@
 #include "proxy/http/refusal.h"
 #include "proxy/http/stream.h"
 #include "proxy/http2/flood.h"
+#include "proxy/http2/frame.h"
+#include "proxy/http2/hpack_decode.h"
+#include "proxy/http2/hpack_encode.h"
 #include "proxy/net/conn.h"
 
-#include <nghttp2/nghttp2.h>
-
-#define H2_INTERIM_MAX 10 /* 1xx heads per answer */
-#define H2_CONN_WINDOW (1024 * 1024)
-#define H2_RECENT      256 /* peer-opened streams whose end is remembered */
+#define H2_INTERIM_MAX  10 /* 1xx heads per answer */
+#define H2_CONN_WINDOW  (1024 * 1024)
+#define H2_RECENT       256 /* streams whose end is remembered */
+#define H2_SLOTS        128 /* of the table of streams by id; a power of two */
+#define H2_OUT_MAX      (1024 * 1024) /* bytes of heads and control frames that wait for a peer that does not read */
+#define H2_CONTROL_MAX  1000          /* such control frames */
+#define H2_CONTINUATIONS_MAX 8        /* of one block */
+#define H2_TRAILERS_MAX      256
 
 struct h2_session;
 
-/* A stream ends in two steps that come in any order: the exchange lets it go (is_held false)
- * and nghttp2 closes it (is_open false). Then it is recycled. */
+/* RFC 9113 5.1, seen from here. h2_stream_enter is the only one who changes it.
+ *
+ *   IDLE --HEADERS--> OPEN --we end--> HALF_LOCAL --peer ends--> CLOSED
+ *                      '---peer ends--> HALF_REMOTE --we end-----^
+ *   and from everywhere to CLOSED by RST_STREAM, either way.
+ *
+ *   IDLE         back only: lent, no head was sent; no id, not found by id
+ *   OPEN ..      found by id
+ *   CLOSED       not found by id any more; waits for the exchange to let go */
+enum h2_state { H2_IDLE, H2_OPEN, H2_HALF_LOCAL, H2_HALF_REMOTE, H2_CLOSED };
+
+/* A stream ends in two steps that come in any order: the exchange lets it go (is_held false) and it is closed. Then
+ * it is recycled. */
 struct h2_stream {
     struct stream s;       /* first */
     struct list node;      /* session->streams or ->spare */
+    struct list send_node; /* session->sending: content waits and the stream's window is open; or alone */
     struct list sent_node; /* session->sent, or alone */
     struct list doom_node; /* session->doomed, or alone */
     struct h2_session *of;
-    int32_t id;     /* -1: back, nothing was submitted yet */
-    bool is_open;   /* nghttp2 knows it (or will: a request that was submitted) */
+    struct h2_stream *next_in_slot;
+    uint32_t id; /* 0: none yet */
+    enum h2_state state;
     bool is_held;   /* the exchange has it */
     unsigned depth; /* events of it on the stack */
     uint64_t opened_ms;
@@ -45,34 +66,41 @@ struct h2_stream {
 
     struct {               /* what the peer sends */
         struct head *head; /* being collected: head or trailers */
-        size_t bytes;      /* decoded, RFC 9113 6.5.2 */
+        uint8_t *room;     /* free bytes for its strings, of the arena */
+        size_t room_n;
+        size_t bytes;   /* decoded, RFC 9113 6.5.2 */
         size_t cookies;
         slice_t host;
+        unsigned pseudo;      /* which have come: bits by enum h2_pseudo */
+        bool has_regular;     /* from here no pseudo field may come */
         enum refusal refused; /* the rest of the block is only decoded */
         bool has_head;        /* the (final) head was delivered */
         unsigned interims;    /* heads before it */
         bool is_ended;
         bool any;
+        int64_t expected;   /* content that is still to come; -1: not known */
         size_t outstanding; /* content without credit */
+        int64_t window;     /* what the peer may still send */
+        uint32_t owed;      /* credit that it has not been told of */
     } in;
 
     struct {                 /* what we send */
-        struct buf bytes;    /* content that nghttp2 has not taken */
+        struct buf bytes;    /* content that has not become frames */
         struct buf trailers; /* struct h2_pair + bytes, repeated */
         bool has_head, is_ended, has_trailers;
-        bool is_finished;  /* a frame with END_STREAM was handed over */
+        bool is_finished;  /* a frame with END_STREAM was written */
         bool is_dead;      /* the peer takes no more: content is dropped, reported as sent */
-        size_t unreported; /* left, on_sent not called yet */
-        uint64_t head_at;  /* session->handed when the head was handed over */
-        bool head_handed;
-        unsigned heads_queued;   /* front: heads that were submitted and not handed over yet */
-        bool is_cut_behind_head; /* reset with cut_code as soon as the last of them is */
-        uint32_t cut_code;
+        bool is_head_request, is_connect_request; /* back: what the answer must look like */
+        size_t unreported; /* became frames, on_sent not called yet */
+        int64_t window;    /* what the peer lets us send; SETTINGS can make it negative */
+        uint32_t turn;     /* session->turn of `direct` */
+        uint32_t direct;   /* bytes that went past the queue in that turn */
+        uint64_t head_at;  /* session->handed when the head was written */
     } out;
 
     bool got_reset; /* RST_STREAM came, with: */
     uint32_t reset_code;
-    enum refusal broken;    /* the library or we refused a frame of it */
+    enum refusal broken;    /* what of it we have refused */
     enum stream_error doom; /* in session->doomed: fails with this from the loop */
     bool began_used;        /* back: the connection had served before and was idle */
 };
@@ -84,36 +112,73 @@ struct h2_pair {
 struct h2_session {
     uint32_t magic;
     bool is_server;
-    bool is_dirty;       /* the flush event is active */
     bool is_gone;        /* on_closed has begun */
-    bool is_terminating; /* GOAWAY with an error is queued; input is dropped */
-    bool is_broken;      /* the library ran out of memory half-way */
-    bool has_said_bye;   /* client: the last GOAWAY is queued */
-    unsigned depth;      /* flush on the stack: the memory must stay */
-    struct { /* our own look at frame headers: the library keeps those it ignores to itself */
-        uint32_t preface_left, payload_left;
-        uint8_t header[9];
-        unsigned have;
-    } frame;
-    size_t block_bytes; /* decoded size of the open header block */
-    nghttp2_session *ng;
+    bool is_terminating; /* GOAWAY with an error is written; input is dropped, h2_on_turn closes */
+    bool has_said_bye;   /* client: the last GOAWAY is written */
+    bool is_watching;    /* the tick is armed */
+    bool is_held_up;     /* PAUSE_OWNER is set until the next turn: too many new streams in this one */
     struct conn *conn;
     struct http_limits limits;
     struct flood flood;
-    struct event flush;
     struct timer tick; /* runs while there is something to watch */
     uint64_t tick_ms;
-    struct list streams, spare, sent, doomed;
-    unsigned running, n_spare;
+    struct list streams, spare, sending, sent, doomed;
+    unsigned running;
+    size_t spare_bytes;
     uint64_t handed, left;       /* bytes given to the conn, gone to the socket */
     enum close_reason close_why; /* of the end that we bring about */
+    uint32_t turn;
+    struct h2_stream *slots[H2_SLOTS]; /* by id / 2 */
 
-    int32_t last_id;           /* server: highest the peer has used */
+    struct { /* cutting what comes in */
+        uint32_t preface_left;
+        bool has_first; /* the first frame, which must be SETTINGS, was seen */
+        bool has_header; /* `frame` is checked, and not DATA; its payload is coming */
+        uint8_t header_n, header[H2_FRAME_HEADER]; /* the beginning of a frame header */
+        struct h2_frame frame;
+        struct buf part; /* the beginning of its payload, if that comes in more than one piece */
+    } in;
+
+    struct { /* the DATA frame whose payload is coming */
+        uint32_t id, left, pad_left; /* bytes that are still to come */
+        bool is_open, wants_pad, is_end;
+        struct h2_stream *st; /* NULL: dropped */
+    } data;
+
+    struct { /* the header block that is being received */
+        bool is_open; /* CONTINUATION must follow */
+        bool is_end;  /* the HEADERS frame had END_STREAM */
+        uint32_t id;
+        struct h2_stream *st; /* NULL: decoded and dropped */
+        struct buf bytes;
+        unsigned continuations;
+        enum h2_error refuse; /* the stream gets RST_STREAM with this when the block is complete */
+        uint64_t since_ms;
+    } block;
+    struct hpack_decoder decoder;
+    struct hpack_encoder encoder;
+
+    struct { /* what we let the peer send */
+        int64_t left;
+        uint32_t owed, size;
+        uint32_t stream_size;
+    } window;
+    int64_t out_window; /* what the peer lets us send, over all streams */
+
+    struct { /* the peer's SETTINGS */
+        bool has_come;
+        uint32_t streams_max, window;
+    } peer;
+
+    struct { /* control frames that may not have left yet: those behind `mark`, and before it */
+        unsigned before, behind;
+        uint64_t mark;
+    } control;
+
+    uint32_t last_id;          /* server: highest the peer has used; client: highest we have */
     uint8_t recent[H2_RECENT]; /* enum h2_recent, by id / 2 */
+    unsigned new_in_turn;      /* streams that the peer has opened */
 
-    bool got_settings;
-    struct h2_stream *block; /* whose header block is open */
-    uint64_t block_since_ms;
     uint64_t started_ms, last_in_ms, ping_sent_ms; /* ping_sent_ms 0: none is out */
     enum {
         H2_SERVING,
@@ -121,68 +186,116 @@ struct h2_session {
         H2_LEAVING
     } leaving; /* drain: NOTICE = shutdown notice is out */
     uint64_t notice_ms;
+    uint32_t peer_last_id; /* client: of the peer's GOAWAY */
 
     struct http_front front; /* server */
     struct http_back back;   /* client */
     uint64_t ping_every_ms, ping_wait_ms;
 };
 
+static inline bool h2_is_over(const struct h2_session *x)
+{
+    return x->is_terminating || x->is_gone || conn_is_closing(x->conn);
+}
+
 /* session.c */
 MUST_USE err_t h2_session_start(struct h2_session *x, struct conn *c);
 struct h2_session *h2_session_from(void *arg);
-void h2_dirty(struct h2_session *x);
-/* GOAWAY with this code, then close for this reason. Safe inside nghttp2's callbacks. */
-void h2_terminate(struct h2_session *x, uint32_t http2_error, enum close_reason why);
+static inline void h2_dirty(struct h2_session *x)
+{
+    if (!x->is_gone)
+        conn_want_turn(x->conn);
+}
+/* GOAWAY with this code now, closed for this reason at the end of the turn. */
+void h2_terminate(struct h2_session *x, enum h2_error code, enum close_reason why);
+/* The same for a limit: ENHANCE_YOUR_CALM, FLOOD, and the name of what ran out. */
+void h2_flooded(struct h2_session *x, const char *over);
+/* Acts on what an account says. False: the connection is being ended. */
+bool h2_obey(struct h2_session *x, enum flood_verdict verdict);
 void h2_watch(struct h2_session *x); /* arms the tick */
 /* The client's part of the tick (client.c); may close the connection. */
 void h2_client_tick(struct h2_session *x, uint64_t now_ms);
-/* Says the final GOAWAY of a drain. */
+/* A drain's first and last word. */
+void h2_notice(struct h2_session *x);
 void h2_leave(struct h2_session *x);
+
+enum h2_recent { H2_RECENT_UNKNOWN, H2_RECENT_NEVER, H2_RECENT_OPENED, H2_RECENT_ENDED };
+void h2_recent_open(struct h2_session *x, uint32_t id);
+void h2_recent_end(struct h2_session *x, uint32_t id); /* the peer will send no more on it */
+enum h2_recent h2_recent_get(const struct h2_session *x, uint32_t id);
 
 /* streams.c */
 extern const struct stream_ops h2_stream_ops;
 struct h2_stream *h2_stream_new(struct h2_session *x); /* NULL: no memory */
-struct h2_stream *h2_stream_find(struct h2_session *x, int32_t id);
+/* Gives it its id: OPEN. */
+void h2_stream_open(struct h2_stream *st, uint32_t id);
+struct h2_stream *h2_stream_find(const struct h2_session *x, uint32_t id);
+void h2_stream_enter(struct h2_stream *st, enum h2_state next);
 void h2_stream_let_go(struct h2_stream *st); /* recycles it when both steps are done */
 void h2_stream_free_spares(struct h2_session *x);
-void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error,
-                    const char *code, const char *text);
-void h2_stream_on_close(struct h2_stream *st, uint32_t http2_error);
-void h2_stream_report_sent(struct h2_session *x);
-void h2_stream_fail_doomed(struct h2_session *x);
+/* The last event of a stream that the exchange has. */
+void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error, const char *code,
+                    const char *text);
+/* A frame with END_STREAM was written, or came. What follows from it is done; the stream may be gone. */
+void h2_stream_end_local(struct h2_stream *st);
+void h2_stream_end_remote(struct h2_stream *st);
+/* The peer broke the rules on it: RST_STREAM, and the exchange is told. */
+void h2_stream_break(struct h2_stream *st, enum refusal why, enum h2_error code);
+void h2_stream_on_reset(struct h2_stream *st, uint32_t code); /* RST_STREAM came */
 void h2_stream_doom(struct h2_stream *st, enum stream_error error); /* fails from the loop */
-ssize_t h2_stream_read(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t n, uint32_t *flags,
-                       nghttp2_data_source *source, void *arg);
-int h2_stream_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *framehd,
-                        size_t n, nghttp2_data_source *source, void *arg);
-
-void h2_recent_open(struct h2_session *x, int32_t id);
-void h2_recent_end(struct h2_session *x, int32_t id);
-enum h2_recent { H2_RECENT_UNKNOWN, H2_RECENT_NEVER, H2_RECENT_OPENED, H2_RECENT_ENDED };
-enum h2_recent h2_recent_get(const struct h2_session *x, int32_t id);
+/* What should be sent cannot be: RST_STREAM now, the exchange is told from the loop. */
+void h2_stream_give_up(struct h2_stream *st);
+void h2_stream_fail_doomed(struct h2_session *x);
+void h2_stream_report_sent(struct h2_session *x);
 
 /* receive.c */
-/* A frame header has come; the library sees it after this. False: the connection is being
- * ended. */
-bool h2_on_frame_header(struct h2_session *x, const nghttp2_frame_hd *hd);
-/* nghttp2's callbacks for what comes in. */
-void h2_receive_callbacks(nghttp2_session_callbacks *cb);
+size_t h2_on_bytes(struct conn *c, slice_t bytes);
+void h2_take_held_up(struct h2_session *x); /* a new turn: goes on where new streams were too many */
+
+/* control.c */
+void h2_on_control(struct h2_session *x, const struct h2_frame *f, slice_t payload);
+/* A frame on a stream that is no more, or never was (RFC 9113 5.1): false if that ends the connection. */
+bool h2_may_ignore(struct h2_session *x, uint32_t id);
+
+/* blocks.c */
+void h2_on_headers(struct h2_session *x, const struct h2_frame *f, slice_t payload);
+void h2_on_continuation(struct h2_session *x, const struct h2_frame *f, slice_t payload);
+
+/* output.c */
+void h2_write_control(struct h2_session *x, uint8_t type, uint8_t flags, uint32_t id, const void *payload,
+                      size_t n);
+void h2_write_u32(struct h2_session *x, uint8_t type, uint32_t id, uint32_t value); /* RST, WINDOW_UPDATE */
+void h2_write_goaway(struct h2_session *x, uint32_t last_id, enum h2_error code);
+/* HEADERS and, over 16 KiB, CONTINUATION. False: no memory (the conn ends by itself). */
+bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, size_t room, bool is_end);
+/* Content; is_end: it is the last. The stream may be gone afterwards if it was not held. */
+void h2_send_content(struct h2_stream *st, slice_t bytes, bool is_end);
+/* Lets waiting content out, in turns, until the conn is full or nothing may go. */
+void h2_pump(struct h2_session *x);
+/* The stream can go on: its window was opened, or its end was said. */
+void h2_want_send(struct h2_stream *st);
+/* Content that has gone on its way: room in the windows. */
+void h2_credit(struct h2_session *x, size_t n);
+void h2_stream_credit(struct h2_stream *st, size_t n);
+bool h2_control_is_full(struct h2_session *x);
 
 /* translate.c */
-/* Adds a field of an open block to the stream's head. REFUSED_NOTHING, or why the block is
- * refused. */
-enum refusal h2_take_field(struct h2_stream *st, slice_t name, slice_t value);
-/* The block is complete: checks across fields. */
-enum refusal h2_finish_request(struct h2_stream *st);
-enum refusal h2_finish_response(struct h2_stream *st);
-
-#define H2_NV_MAX 256
-struct h2_nv {
-    nghttp2_nv nv[H2_NV_MAX];
-    size_t n;
-    char status[4], length[24];
+enum h2_pseudo {
+    H2_METHOD = 1 << 0,
+    H2_SCHEME = 1 << 1,
+    H2_PATH = 1 << 2,
+    H2_AUTHORITY = 1 << 3,
+    H2_STATUS = 1 << 4,
+    H2_UNKNOWN_PSEUDO = 1 << 5
 };
-/* False: more fields than fit, or a byte that may not be sent. Borrows from the head. */
-bool h2_print_head(const struct head *h, bool is_request, struct h2_nv *out);
+/* Adds a field of an open block to the stream's head. REFUSED_NOTHING, or why the block is refused. */
+enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f);
+/* The block is complete: checks across fields. */
+enum refusal h2_finish_request(struct h2_stream *st, bool is_end);
+enum refusal h2_finish_response(struct h2_stream *st, bool is_end);
+enum refusal h2_finish_trailers(struct h2_stream *st, bool is_end);
+/* Writes a head, or trailers. False: a byte that may not be sent, too many fields, or no memory: nothing was written. */
+bool h2_write_head(struct h2_stream *st, const struct head *h, bool is_request, bool is_end);
+bool h2_write_trailers(struct h2_stream *st, const struct field *fields, size_t n);
 
 #endif
