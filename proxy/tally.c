@@ -499,13 +499,6 @@ void tally_bad_input(struct tallies *t, const char *kind)
     count(t, SERIES_BAD_INPUT, l, 1, 1);
 }
 
-void tally_retry_refused(struct tallies *t, const char *reason)
-{
-    const struct series_label l[] = {{"reason", slice_str(reason)}};
-
-    count(t, SERIES_RETRY_REFUSED, l, 1, 1);
-}
-
 static slice_t cut_at(slice_t *s, char c)
 {
     const uint8_t *at = s->n > 0 ? memchr(s->p, c, s->n) : NULL;
@@ -515,21 +508,37 @@ static slice_t cut_at(slice_t *s, char c)
     return head;
 }
 
-void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,
-                 slice_t route)
+/* A counter of a route, with one label more if `last` is not NULL. */
+static void count_route(struct tallies *t, enum series_family family, const struct backend *parent,
+                        slice_t route, const struct series_label *last)
 {
     slice_t rest = route, kind = cut_at(&rest, '/'), ns = cut_at(&rest, '/');
-    char port[8];
+    char port[8] = "";
 
-    (void)snprintf(port, sizeof(port), "%u", parent != NULL ? parent->port : 0u);
+    if (parent != NULL)
+        (void)snprintf(port, sizeof(port), "%u", parent->port);
     const struct series_label l[] = {
-        {"parent_kind", SLICE_LIT("Service")},
+        {"parent_kind", slice_str(parent != NULL ? "Service" : "")},
         {"parent_namespace", slice_str(parent != NULL ? parent->namespace : "")},
         {"parent_name", slice_str(parent != NULL ? parent->name : "")},
         {"parent_port", slice_str(port)},
         {"route_kind", kind},
         {"route_namespace", ns},
         {"route_name", rest},
+        last != NULL ? *last : (struct series_label){"", SLICE_LIT("")},
     };
-    count(t, family, l, sizeof(l) / sizeof(l[0]), 1);
+    count(t, family, l, sizeof(l) / sizeof(l[0]) - (last == NULL), 1);
+}
+
+void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,
+                 slice_t route)
+{
+    count_route(t, family, parent, route, NULL);
+}
+
+void tally_retry_refused(struct tallies *t, const struct backend *parent, slice_t route, const char *reason)
+{
+    const struct series_label l = {"reason", slice_str(reason)};
+
+    count_route(t, SERIES_RETRY_REFUSED, parent, route, &l);
 }

@@ -114,7 +114,8 @@ void tally_detected(struct tallies *t, enum direction d, const char *result, uin
 void tally_handshake(struct tallies *t, bool is_server, const char *result);
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
 void tally_bad_input(struct tallies *t, const char *kind);
-void tally_retry_refused(struct tallies *t, const char *reason);
+/* parent may be NULL. */
+void tally_retry_refused(struct tallies *t, const struct backend *parent, slice_t route, const char *reason);
 /* family: one of SERIES_RETRY_REQUESTS ... SERIES_RETRY_OVERFLOW. route: "KIND/NS/NAME" or
  * empty. */
 void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,

@@ -3,71 +3,22 @@
 #include "proxy/exchange/exchange_priv.h"
 
 #include "kit/clock.h"
-#include "kit/log.h"
-#include "model/classify.h"
 #include "proxy/http/stream.h"
 
-#include <stdio.h>
-
-const struct wire_retry_policy *again_policy(const struct exchange *x)
-{
-    return x->rule != NULL && x->rule->has_retry && x->rule->n_retry > 0 ? &x->rule->retry[0]
-                                                                         : NULL;
-}
-
-bool again_is_last(const struct exchange *x)
-{
-    const struct wire_retry_policy *p = again_policy(x);
-
-    return p == NULL || x->failures >= p->limit;
-}
-
-bool again_wants_status(const struct exchange *x, uint16_t status)
-{
-    const struct wire_retry_policy *p = again_policy(x);
-
-    if (p == NULL)
-        return false;
-    for (size_t i = 0; i < p->n_statuses; i++)
-        if (status >= p->statuses[i].low && status <= p->statuses[i].high)
-            return true;
-    return false;
-}
-
-bool again_wants_grpc(const struct exchange *x, uint32_t status)
-{
-    const struct wire_retry_policy *p = again_policy(x);
-
-    return p != NULL && status < 32 && (p->grpc_statuses >> status & 1) != 0;
-}
-
-/* Whether repeating is allowed even if the application may have seen the request. */
-static bool is_replayable(const struct exchange *x, const struct attempt_failure *f)
-{
-    const struct wire_retry_policy *p = again_policy(x);
-
-    if (x->req->is_idempotent)
-        return true;
-    if (p == NULL)
-        return false;
-    if (f->status >= 1000)
-        return again_wants_grpc(x, f->status - 1000u);
-    if (f->cause == CAUSE_PER_TRY)
-        return p->per_try_ms > 0;
-    return again_wants_status(x, f->status != 0 ? f->status : code_info(f->code)->http);
-}
-
+/* Every failed attempt that is not made again has a reason, counted for its route. */
 static void count_refusal(struct exchange *x, slice_t reason)
 {
+    struct tallies *t = x->worker->tallies;
+    slice_t route = x->rule != NULL ? x->rule->route : SLICE_LIT("");
     char text[33];
 
     if (!slice_to_cstr(reason, text, sizeof(text)))
         (void)strcpy(text, "UNKNOWN");
-    tally_retry_refused(x->worker->tallies, text);
+    tally_retry_refused(t, x->parent, route, text);
     if (slice_is_str(reason, "LIMIT"))
-        tally_retry(x->worker->tallies, SERIES_RETRY_LIMIT, x->parent, x->rule->route);
-    else if (slice_is_str(reason, "BUDGET"))
-        tally_retry(x->worker->tallies, SERIES_RETRY_OVERFLOW, x->parent, x->rule->route);
+        tally_retry(t, SERIES_RETRY_LIMIT, x->parent, route);
+    else if (slice_is_str(reason, "BUDGET") || slice_is_str(reason, "NOT_READY"))
+        tally_retry(t, SERIES_RETRY_OVERFLOW, x->parent, route);
 }
 
 /* No further attempt: the held response, or an answer of our own. */
@@ -99,10 +50,27 @@ static void next_attempt(struct exchange *x)
 
 /* ---- the verdict ---- */
 
+/* Whether an endpoint is ready for another attempt: an answer that is here is not given up for a wait. */
+static bool has_ready(const struct exchange *x)
+{
+    for (size_t i = 0; i < x->rule->n_backends; i++) {
+        const struct wire_weighted *share = &x->rule->backends[i];
+
+        if (share->weight > 0 && share->backend < x->dest->n_backends &&
+            backend_has_ready(x->dest->backends[share->backend]))
+            return true;
+    }
+    return false;
+}
+
 static void on_go(struct ask *a, uint32_t after_ms)
 {
     struct exchange *x = CONTAINER_OF(a, struct exchange, ask);
 
+    if (x->held != NULL && !has_ready(x)) {
+        give_in(x, SLICE_LIT("NOT_READY"));
+        return;
+    }
     if (x->held != NULL) {
         exchange_tally_end(x, x->status, false, x->peer_code);
         relay_drop_back(x, STREAM_CANCELLED);
@@ -123,11 +91,18 @@ static void on_stop(struct ask *a, slice_t reason)
     give_in(CONTAINER_OF(a, struct exchange, ask), reason);
 }
 
+void again_note_request(struct exchange *x)
+{
+    if (x->is_noted || x->parent == NULL)
+        return;
+    x->is_noted = true;
+    asks_note(x->worker->asks, x->parent, true, false);
+}
+
 static err_t send_question(struct exchange *x, const struct attempt_failure *f)
 {
-    const struct wire_retry_policy *p = again_policy(x);
     uint64_t now = clock_now_ms();
-    struct wire_retry_policy copy;
+    struct wire_retry_policy terms;
     struct wire_retry_ask q = {
         .service = slice_str(x->parent->key),
         .route = x->rule->route,
@@ -135,17 +110,17 @@ static err_t send_question(struct exchange *x, const struct attempt_failure *f)
         .delivered = (uint8_t)f->delivered,
         .cause = (uint8_t)f->cause,
         .status = f->status,
-        .is_replayable = is_replayable(x, f),
+        .is_replayable = again_is_replayable(x, f),
         .left_ms = x->request_at == 0    ? UINT32_MAX
                    : x->request_at > now ? (uint32_t)(x->request_at - now)
                                          : 0,
     };
 
-    if (p != NULL) {
-        copy = *p;
-        q.policy = &copy;
+    if (again_terms(x, &terms)) {
+        q.policy = &terms;
         q.n_policy = 1;
     }
+    again_note_request(x);
     x->ask.go = on_go;
     x->ask.stop = on_stop;
     return asks_ask(x->worker->asks, &x->ask, &q);
@@ -171,7 +146,7 @@ static bool ask(struct exchange *x, const struct attempt_failure *f)
     if (why[0] == 0 && send_question(x, f) != OK)
         why = "NO_VERDICT";
     if (why[0] != 0) {
-        tally_retry_refused(x->worker->tallies, why);
+        count_refusal(x, slice_str(why));
         return false;
     }
     exchange_enter(x, EXCHANGE_ASK);

@@ -136,7 +136,9 @@ struct exchange {
     bool is_cutting;               /* the response is cut as soon as what came has left */
     enum code cut_code;
 
-    /* a failure that waits for a verdict */
+    /* whether there is another attempt */
+    struct wire_retry_policy *own_policy; /* what the application asked for, in fs->arena; or NULL */
+    bool is_noted;                        /* counted for the budget */
     struct ask ask;
     enum code fail_code;
     enum delivered fail_delivered;
@@ -206,14 +208,29 @@ struct attempt_failure {
 enum next again_or_answer(struct exchange *x, const struct attempt_failure *f);
 /* A response whose status is retryable came; it is held. */
 void again_ask_held(struct exchange *x, const struct attempt_failure *f);
-/* The policy of the request, or NULL. */
-const struct wire_retry_policy *again_policy(const struct exchange *x);
-/* The attempt that runs, or is about to, is the last that the policy allows: it has no per-try limit. */
-bool again_is_last(const struct exchange *x);
-bool again_wants_status(const struct exchange *x, uint16_t status);
-bool again_wants_grpc(const struct exchange *x, uint32_t status);
+/* The exchange's request counts for the budget of its service, once. */
+void again_note_request(struct exchange *x);
 /* The wait in ASK or PAUSE is over. */
 void again_on_wait_end(struct exchange *x);
+
+/* ---- policy.c: what the request's retry policy says ---- */
+/* Conditions and terms, or NULL: what was lost and may be repeated is made again all the same. */
+const struct wire_retry_policy *again_policy(const struct exchange *x);
+/* The same as weft-retry is told it, with the limit of a profile filled in. False: there is none. */
+bool again_terms(const struct exchange *x, struct wire_retry_policy *out);
+/* The attempt that runs, or is about to, is the last that the policy allows: it has no per-try limit. */
+bool again_is_last(const struct exchange *x);
+/* l5d-retry-* of the application, before the head is stripped of them; then, when the rule is known. */
+void again_read_asked(struct exchange *x);
+void again_begin(struct exchange *x);
+/* Of x->status and x->grpc_status, which are set: whether another attempt is wanted instead of this answer. */
+enum again_look { AGAIN_PASS, AGAIN_WANTED, AGAIN_AFTER_TRAILERS /* a gRPC status may come without content */ };
+enum again_look again_look_at_head(const struct exchange *x, bool is_end);
+bool again_wants_trailers(const struct exchange *x);
+uint16_t again_failure_status(const struct exchange *x); /* for struct attempt_failure */
+bool again_is_success(const struct exchange *x); /* by the rule's classes */
+/* Whether repeating is allowed even if the application may have seen the request. */
+bool again_is_replayable(const struct exchange *x, const struct attempt_failure *f);
 
 /* ---- finish.c: answers of the mesh, limits, the end ---- */
 void exchange_answer(struct exchange *x, enum code code, enum delivered delivered,

@@ -107,16 +107,10 @@ static void note_first_byte(struct exchange *x)
  * gone. */
 static bool relay_check_done(struct exchange *x)
 {
-    struct classify_end end = {.status = x->status,
-                               .is_grpc = x->is_grpc,
-                               .has_grpc = x->grpc_status >= 0,
-                               .grpc_status =
-                                   x->grpc_status >= 0 ? (uint32_t)x->grpc_status : 0};
-
     if (!x->resp_ended || (x->is_tunnel && !x->req_ended))
         return false;
     note_first_byte(x);
-    x->is_success = classify_is_success(&end);
+    x->is_success = again_is_success(x);
     exchange_tally_end(x, x->status, x->is_success, x->peer_code);
     exchange_end(x);
     return true;
@@ -263,20 +257,16 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
         return;
     }
     f.delivered = DELIVERED_YES;
-    if (again_wants_status(x, h->status)) {
+    switch (again_look_at_head(x, is_end)) {
+    case AGAIN_PASS:
+        break;
+    case AGAIN_WANTED:
+        f.status = again_failure_status(x);
         hold(x, h, is_end);
         again_ask_held(x, &f);
         return;
-    }
-    if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status)) {
-        f.status = (uint16_t)(1000 + x->grpc_status);
-        hold(x, h, is_end);
-        again_ask_held(x, &f);
-        return;
-    }
-    if (x->is_grpc && !is_end && x->grpc_status < 0 && x->rule != NULL && x->rule->has_retry &&
-        x->rule->n_retry > 0 && x->rule->retry[0].grpc_statuses != 0) {
-        hold(x, h, false); /* the status may come before any content */
+    case AGAIN_AFTER_TRAILERS:
+        hold(x, h, false);
         x->holds_for_grpc = true;
         return;
     }
@@ -327,10 +317,10 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
         if (x->holds_for_grpc) {
             struct attempt_failure f = {.cause = CAUSE_STATUS,
                                         .delivered = DELIVERED_YES,
-                                        .status = (uint16_t)(1000 + x->grpc_status)};
+                                        .status = again_failure_status(x)};
 
             x->holds_for_grpc = false;
-            if (x->grpc_status >= 0 && again_wants_grpc(x, (uint32_t)x->grpc_status))
+            if (again_wants_trailers(x))
                 again_ask_held(x, &f);
             else
                 relay_unhold(x);
@@ -505,8 +495,7 @@ static void count_attempt(struct exchange *x)
     x->is_tallied = true;
     if (x->failures > 0)
         tally_retry(t, SERIES_RETRY_REQUESTS, x->parent, x->rule->route);
-    else if (x->parent != NULL && !x->raced)
-        asks_note(x->worker->asks, x->parent, true, false);
+    again_note_request(x);
 }
 
 static void set_limits(struct exchange *x)

@@ -27,6 +27,8 @@ enum next step_authorise(struct exchange *x)
      * nobody. */
     if (is_inbound && x->front->is_mesh)
         x->has_orig_proto = edit_read_orig_proto(x, h);
+    if (!is_inbound && x->worker->settings->allow_request_fields)
+        again_read_asked(x);
     edit_strip_mesh(h);
     if (is_inbound && set_client_id(x) != OK) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
@@ -171,6 +173,8 @@ static enum next route_outbound(struct exchange *x)
         x->rule = found.rule;
         x->match = found.match;
     }
+    if (x->own_policy != NULL)
+        again_begin(x);
     if (x->rule->request_ms > 0)
         x->request_at = clock_now_ms() + x->rule->request_ms;
     x->last_ms = clock_now_ms();

@@ -53,7 +53,7 @@ SERIES_COUNTER  (RETRY_REQUESTS,   "outbound_http_route_retry_requests_total",  
 SERIES_COUNTER  (RETRY_SUCCESSES,  "outbound_http_route_retry_successes_total",      L_ROUTE, "Exchanges that ended well thanks to a retry.")
 SERIES_COUNTER  (RETRY_LIMIT,      "outbound_http_route_retry_limit_exceeded_total", L_ROUTE, "Retries not made because the route's limit was reached.")
 SERIES_COUNTER  (RETRY_OVERFLOW,   "outbound_http_route_retry_overflow_total",       L_ROUTE, "Retries not made because the service's budget was empty.")
-SERIES_COUNTER  (RETRY_REFUSED,    "weft_retry_refused_total",  "reason", "Attempts that failed and were not made again, by the stable reason.")
+SERIES_COUNTER  (RETRY_REFUSED,    "weft_retry_refused_total",  L_ROUTE ",reason", "Attempts that failed and were not made again, by the stable reason.")
 SERIES_COUNTER  (RETRY_DECISIONS,  "weft_retry_decisions_total","service,verdict,reason", "Verdicts of weft-retry.")
 SERIES_COUNTER  (MESH_ANSWERS,     "weft_mesh_answers_total",   "direction,code", "Answers made by the mesh itself, not by an application, by their stable code.")
 SERIES_COUNTER  (DETECT_RESULTS,   "weft_detect_results_total", "direction,result", "What protocol detection found.")
