@@ -19,6 +19,7 @@ static void front_free(struct front *f)
     target_drop(&f->target);
     endpoint_unref(&f->app);
     list_del(&f->node);
+    limit_port_drop(&f->limit);
     w->n_fronts[f->direction]--;
     free(f->client_id);
     free(f);

@@ -10,6 +10,7 @@
 #ifndef PROXY_FRONT_H
 #define PROXY_FRONT_H
 
+#include "proxy/limit/limit.h"
 #include "proxy/tally.h"
 #include "proxy/worker.h"
 
@@ -39,6 +40,8 @@ struct front {
     struct target *target;    /* outbound; a use */
     struct endpoint *app;     /* inbound; a reference */
     struct http_tally *tally; /* inbound */
+    struct limit_port *limit; /* inbound, a reference: what the port takes. NULL: no memory for it */
+    struct limit_client limit_client;
     struct opening *opening;  /* owned by outbound.c / inbound.c */
     struct opaque *opaque;
 };

@@ -40,6 +40,8 @@ static bool set_app(struct front *f, uint16_t port)
         address_set_port(&f->dst, port);
     f->port = address_port(&f->dst);
     address_print(&f->dst, f->dst_text);
+    limit_port_drop(&f->limit);
+    f->limit = limits_port(w->limits, f->port);
     spec.address = f->dst;
     if (endpoint_get(w->balance, &spec, &f->app) == OK)
         return true;

@@ -70,7 +70,7 @@ static err_t add_proxy_status(const struct answer *a, const struct code_info *in
 err_t answer_build(const struct answer *a, struct arena *arena, struct head *out)
 {
     const struct code_info *info = code_info(a->code);
-    char sentence[TEXT_MAX], number[8];
+    char sentence[TEXT_MAX], number[12];
 
     make_sentence(info, a->details, sentence);
     head_init(out);
@@ -82,9 +82,14 @@ err_t answer_build(const struct answer *a, struct arena *arena, struct head *out
         out->status = 200;
         out->content_length = -1;
         TRY(head_add(out, arena, SLICE_LIT("content-type"), SLICE_LIT("application/grpc")));
-        (void)snprintf(number, sizeof(number), "%u", info->grpc);
+        (void)snprintf(number, sizeof(number), "%u",
+                       a->grpc_status != 0 ? a->grpc_status : info->grpc);
         TRY(add_text(out, arena, SLICE_LIT("grpc-status"), number));
         TRY(add_text(out, arena, SLICE_LIT("grpc-message"), sentence));
+    }
+    if (a->retry_after_s > 0) {
+        (void)snprintf(number, sizeof(number), "%u", a->retry_after_s);
+        TRY(add_text(out, arena, SLICE_LIT("retry-after"), number));
     }
     if (a->location.n > 0)
         TRY(head_add(out, arena, SLICE_LIT("location"), a->location));
@@ -97,13 +102,14 @@ err_t answer_build(const struct answer *a, struct arena *arena, struct head *out
     return OK;
 }
 
-size_t answer_grpc_trailers(enum code code, struct arena *arena, struct field fields[2])
+size_t answer_grpc_trailers(enum code code, slice_t details, struct arena *arena,
+                            struct field fields[2])
 {
     const struct code_info *info = code_info(code);
     char sentence[TEXT_MAX], number[8];
     slice_t status, message;
 
-    make_sentence(info, SLICE_LIT(""), sentence);
+    make_sentence(info, details, sentence);
     (void)snprintf(number, sizeof(number), "%u", info->grpc);
     status = arena_copy(arena, slice_str(number));
     message = arena_copy(arena, slice_str(sentence));

@@ -28,6 +28,8 @@ struct answer {
     slice_t details;  /* what is special in this case, e.g. the rule; may be empty */
     slice_t next_hop; /* endpoint tried; may be empty */
     uint16_t status;  /* 0: the code's */
+    uint8_t grpc_status;    /* 0: the code's */
+    uint32_t retry_after_s; /* 0: no Retry-After */
     slice_t location; /* redirects; else empty */
     bool tells_delivered;
     enum delivered delivered;
@@ -38,6 +40,7 @@ MUST_USE err_t answer_build(const struct answer *a, struct arena *arena, struct 
 
 /* grpc-status and grpc-message as trailers, for an answer that is cut after its head. Returns
  * how many of fields[2] were filled. */
-size_t answer_grpc_trailers(enum code code, struct arena *arena, struct field fields[2]);
+size_t answer_grpc_trailers(enum code code, slice_t details, struct arena *arena,
+                            struct field fields[2]);
 
 #endif

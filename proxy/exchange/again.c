@@ -76,7 +76,7 @@ static void on_go(struct ask *a, uint32_t after_ms)
         relay_drop_back(x, STREAM_CANCELLED);
         relay_drop_held(x);
     }
-    x->attempt_at = x->try_at = 0; /* of the attempt that is over */
+    limits_end_attempt(x);
     exchange_enter(x, EXCHANGE_PAUSE);
     if (after_ms == 0) {
         next_attempt(x);
@@ -151,7 +151,7 @@ static bool ask(struct exchange *x, const struct attempt_failure *f)
     }
     exchange_enter(x, EXCHANGE_ASK);
     x->wait_at = clock_now_ms() + x->worker->settings->retry_ask_timeout;
-    x->try_at = 0;
+    limits_on_head(x);
     limits_arm(x);
     return true;
 }
@@ -172,7 +172,7 @@ enum next again_or_answer(struct exchange *x, const struct attempt_failure *f)
     remember(x, f);
     exchange_tally_end(x, 0, false, f->code);
     relay_drop_back(x, STREAM_CANCELLED);
-    x->attempt_at = x->try_at = 0;
+    limits_end_attempt(x);
     /* The side of the server only tells what it knows; the side of the client decides. */
     if (x->front->direction == DIRECTION_OUTBOUND && ask(x, f))
         return WAIT;

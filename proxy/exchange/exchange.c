@@ -131,6 +131,7 @@ void exchange_end(struct exchange *x)
 
     if (x->is_tallied)
         exchange_tally_end(x, x->resp_started ? x->status : 0, false, CODE_INTERNAL);
+    limits_done(x);
     ask_cancel(&x->ask);
     pick_wait_cancel(&x->pick);
     lend_cancel(&x->lend);

@@ -52,6 +52,9 @@ enum exchange_state {
     EXCHANGE_STATES
 };
 
+/* Who limits the whole exchange: the rule, grpc-timeout, weft-deadline, the trace. */
+enum deadline_from { DEADLINE_RULE, DEADLINE_GRPC, DEADLINE_PEER, DEADLINE_TRACE };
+
 enum next { NEXT, WAIT, END }; /* go on; an event will; the exchange is gone */
 
 enum cause {
@@ -145,8 +148,16 @@ struct exchange {
     char fail_details[160];
     char hop[56]; /* the endpoint tried last, for answers */
 
-    /* limits: absolute times in ms, 0 none */
-    uint64_t request_at, attempt_at, try_at, wait_at, last_ms;
+    /* limits (limits.c draws them): absolute times in ms, 0 none */
+    uint64_t request_at;                  /* the whole exchange */
+    uint64_t attempt_at, head_at, try_at; /* this attempt: all of it, its response's head, likewise */
+    uint64_t wait_at, last_ms;            /* of the state's own wait; when a byte moved last */
+    bool has_limits_of_head;              /* the request has left: head_at and try_at were set */
+    enum deadline_from deadline_from;     /* whose request_at is */
+    uint32_t deadline_ms;                 /* what was left when it was set */
+    uint64_t trace_key;
+    struct limit_deadline *trace; /* inbound: what is noted for the trace's outbound requests */
+    size_t filter_at;             /* the next filter of the rule */
 };
 
 void exchange_enter(struct exchange *x, enum exchange_state next);
@@ -158,6 +169,13 @@ enum next step_authorise(struct exchange *x);
 enum next step_route(struct exchange *x);
 enum next step_balance(struct exchange *x);
 enum next step_lend(struct exchange *x);
+
+/* ---- fault.c: what is refused or disturbed on purpose ---- */
+/* The rate of the application's port lets the request pass. False: refused, x is gone. Only where
+ * front->limit has a rate. */
+bool rate_admit(struct exchange *x);
+bool fault_fail(struct exchange *x, const struct wire_filter *f);  /* true: answered, x is gone */
+bool fault_delay(struct exchange *x, const struct wire_filter *f); /* true: x waits in ROUTE */
 
 /* ---- edit.c: heads ---- */
 /* Takes from a head what an application may not say. */
@@ -232,21 +250,47 @@ bool again_is_success(const struct exchange *x); /* by the rule's classes */
 /* Whether repeating is allowed even if the application may have seen the request. */
 bool again_is_replayable(const struct exchange *x, const struct attempt_failure *f);
 
-/* ---- finish.c: answers of the mesh, limits, the end ---- */
+/* ---- finish.c: answers of the mesh, the end ---- */
 void exchange_answer(struct exchange *x, enum code code, enum delivered delivered,
                      slice_t details);
 void exchange_answer_redirect(struct exchange *x, uint16_t status, slice_t location);
-void exchange_answer_injected(struct exchange *x, uint16_t status);
+void exchange_answer_injected(struct exchange *x, uint16_t status, uint8_t grpc_status,
+                              slice_t details);
+/* With Retry-After. */
+void exchange_answer_limited(struct exchange *x, enum code code, uint32_t retry_after_s,
+                             slice_t details);
 /* The response is cut after its head, as soon as what came of it has left. */
 void exchange_cut(struct exchange *x, enum code code);
+void exchange_cut_named(struct exchange *x, enum code code, const char *details);
 void exchange_cut_now(struct exchange *x);
 /* Counts the attempt's outcome; `code` is the mesh's, if it was its doing (CODE_NONE: the
  * application's). */
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, enum code code);
 /* Everything goes; fs is released if it is still there. */
 void exchange_end(struct exchange *x);
-void limits_arm(struct exchange *x);
+
+/* ---- limits.c: limits of time ---- */
+/* weft-deadline of a proxy of the mesh, before the head is stripped. */
+void limits_read_peer(struct exchange *x);
+/* The rule is known (inbound: there is none): the request's own limit begins. False: nothing is
+ * left of it, x is answered and gone. */
+bool limits_begin(struct exchange *x);
+/* What is left goes into the head of an attempt: grpc-timeout, weft-deadline. */
+MUST_USE err_t limits_write(struct exchange *x, bool to_mesh, struct head *h, struct arena *a);
+void limits_begin_attempt(struct exchange *x); /* its head and what there is of content was given away */
+void limits_on_sent(struct exchange *x);       /* content of the request, or its end, has left */
+void limits_on_head(struct exchange *x);       /* a final response head came */
+void limits_end_attempt(struct exchange *x);
+void limits_begin_tunnel(struct exchange *x);
+void limits_done(struct exchange *x); /* the exchange ends */
+/* The time is over: answered, or cut. x is gone, or cutting. */
+void limits_expire(struct exchange *x);
+/* A peer that was told of our deadline has just found it over, a moment before us. */
+bool limits_is_peers_cut(const struct exchange *x);
+/* The response broke off: cut with the code, or for the deadline if it was that. */
+void limits_cut(struct exchange *x, enum code code);
 void limits_touch(struct exchange *x); /* a byte moved */
+void limits_arm(struct exchange *x);   /* after a change of any of the times */
 void exchange_on_timer(void *arg);
 
 #endif

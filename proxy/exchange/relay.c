@@ -40,6 +40,8 @@ static void on_front_body(void *arg, struct stream *s, slice_t bytes, bool is_en
     }
     if (x->is_tunnel)
         (void)relay_check_done(x);
+    else if (is_end)
+        limits_on_sent(x);
 }
 
 /* Names of the mesh in trailers are as little the application's as in heads. */
@@ -60,6 +62,7 @@ static void on_front_trailers(void *arg, struct stream *s, struct field *fields,
         edit_read_trailers_case(x, x->fs->arena, &fields, &n);
     strip_trailers(fields, n);
     body_take_trailers(x, fields, n);
+    limits_on_sent(x);
 }
 
 static void on_front_sent(void *arg, struct stream *s, size_t n)
@@ -132,7 +135,7 @@ static void begin_tunnel(struct exchange *x)
 {
     x->is_tunnel = true;
     x->req_ended = x->req_end_sent = false;
-    x->request_at = x->attempt_at = 0; /* of requests, not of what is said in the tunnel */
+    limits_begin_tunnel(x); /* they are of requests, not of what is said in the tunnel */
 }
 
 /* The final head goes to the front: from here there is no other attempt. */
@@ -145,7 +148,7 @@ static bool pass_head(struct exchange *x, struct head *h, bool is_end)
     }
     relay_stop_keeping(x, NULL);
     x->resp_started = true;
-    x->try_at = 0;
+    limits_on_head(x);
     x->fs->ops->send_head(x->fs, h, is_end);
     if (h->status == 101 || (x->req->is_connect && h->status < 300))
         begin_tunnel(x);
@@ -247,10 +250,15 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
     }
     endpoint_sample(x->endpoint, clock_now_us() - x->sent_us);
     x->status = h->status;
-    x->try_at = 0;
+    limits_on_head(x);
     if (x->is_grpc)
         x->grpc_status = read_grpc_status(h->fields, h->n_fields);
     if (read_verdict(x, h, &f.delivered)) {
+        if (x->peer_code == CODE_DEADLINE && limits_is_peers_cut(x)) {
+            x->held_ended = is_end;
+            limits_expire(x); /* it was our deadline: we know whose */
+            return;
+        }
         f.cause = CAUSE_REFUSED;
         hold(x, h, is_end);
         again_ask_held(x, &f);
@@ -338,6 +346,7 @@ static void on_back_sent(void *arg, struct stream *s, size_t n)
     (void)s;
     limits_touch(x);
     body_on_sent(x, n);
+    limits_on_sent(x);
 }
 
 static void describe(const struct stream_failure *f, enum http_version version,
@@ -396,7 +405,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         if (x->is_tunnel && x->resp_ended && x->req_ended)
             (void)relay_check_done(x);
         else
-            exchange_cut(x, CODE_RESPONSE_CUT);
+            limits_cut(x, CODE_RESPONSE_CUT);
         return;
     }
     ask_cancel(&x->ask); /* about a held response that is not complete now */
@@ -465,6 +474,7 @@ static err_t make_head(struct exchange *x, bool to_mesh, struct head *out)
             if (x->share->filters[i].kind == ROUTE_FILTER_REQUEST_HEADERS)
                 TRY(edit_apply(&x->share->filters[i], out, &x->arena));
     }
+    TRY(limits_write(x, to_mesh, out, &x->arena));
     if (!to_mesh)
         return OK;
     if (x->fs->version != HTTP_2 && x->bs->version == HTTP_2) {
@@ -496,21 +506,6 @@ static void count_attempt(struct exchange *x)
     if (x->failures > 0)
         tally_retry(t, SERIES_RETRY_REQUESTS, x->parent, x->rule->route);
     again_note_request(x);
-}
-
-static void set_limits(struct exchange *x)
-{
-    uint64_t now;
-
-    x->wait_at = 0;
-    if (x->rule != NULL && (x->rule->backend_ms > 0 || x->rule->has_retry)) {
-        now = clock_now_ms();
-        x->attempt_at = x->rule->backend_ms > 0 ? now + x->rule->backend_ms : 0;
-        if (again_policy(x) != NULL && again_policy(x)->per_try_ms > 0 && !again_is_last(x))
-            x->try_at = now + again_policy(x)->per_try_ms;
-    }
-    if (x->timer_is_on || x->attempt_at != 0 || x->try_at != 0)
-        limits_arm(x);
 }
 
 enum next relay_dispatch(struct exchange *x)
@@ -547,6 +542,6 @@ enum next relay_dispatch(struct exchange *x)
     x->bs->ops->send_head(x->bs, &h, is_end);
     if (!is_end)
         body_pump(x);
-    set_limits(x);
+    limits_begin_attempt(x);
     return WAIT;
 }

@@ -4,6 +4,7 @@
 #include "kit/clock.h"
 #include "kit/random.h"
 #include "proxy/http/stream.h"
+#include "proxy/limit/limit.h"
 
 #include <stdio.h>
 
@@ -23,12 +24,17 @@ enum next step_authorise(struct exchange *x)
     struct head *h = x->req;
     bool is_inbound = x->front->direction == DIRECTION_INBOUND;
 
-    /* From a proxy of the mesh the version the client spoke is believed; nothing else is, from
-     * nobody. */
-    if (is_inbound && x->front->is_mesh)
+    /* From a proxy of the mesh the version the client spoke and its deadline are believed; nothing
+     * else is, from nobody. */
+    if (is_inbound && x->front->is_mesh) {
         x->has_orig_proto = edit_read_orig_proto(x, h);
+<<<<<<< /tmp/tmpo7jdx4qa/here
+        limits_read_peer(x);
+    }
+=======
     if (!is_inbound && x->worker->settings->allow_request_fields)
         again_read_asked(x);
+>>>>>>> /tmp/tmpo7jdx4qa/mine
     edit_strip_mesh(h);
     if (is_inbound && set_client_id(x) != OK) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
@@ -36,6 +42,12 @@ enum next step_authorise(struct exchange *x)
     }
     x->is_grpc = h->is_grpc && x->fs->version == HTTP_2;
     x->is_tunnel_wanted = h->is_connect || h->upgrade.n > 0;
+    if (is_inbound) {
+        if (!limits_begin(x))
+            return END;
+        if (x->front->limit != NULL && x->front->limit->rate != NULL && !rate_admit(x))
+            return END;
+    }
     exchange_enter(x, EXCHANGE_ROUTE);
     return NEXT;
 }
@@ -122,19 +134,22 @@ static enum next apply_filter(struct exchange *x, const struct wire_filter *f,
         return NEXT;
     }
     case ROUTE_FILTER_FAIL:
-        exchange_answer_injected(x, f->status);
-        return END;
+        return fault_fail(x, f) ? END : NEXT;
+    case ROUTE_FILTER_DELAY:
+        return fault_delay(x, f) ? WAIT : NEXT;
     default: /* response headers: later. Others were refused with the view */
         return NEXT;
     }
 }
 
+/* Goes on behind the filter that the request waited for. */
 static enum next apply_filters(struct exchange *x, const struct route_request *rr)
 {
-    for (size_t i = 0; i < x->rule->n_filters; i++)
-        if (apply_filter(x, &x->rule->filters[i], rr) == END)
-            return END;
-    return NEXT;
+    enum next next = NEXT;
+
+    while (next == NEXT && x->filter_at < x->rule->n_filters)
+        next = apply_filter(x, &x->rule->filters[x->filter_at++], rr);
+    return next;
 }
 
 /* A rule without alternatives, for every host: nothing to match. */
@@ -145,51 +160,62 @@ static const struct wire_rule *only_rule(const struct wire_destination *v)
                : NULL;
 }
 
-static enum next route_outbound(struct exchange *x)
+/* Which rule it is. False: none; x is answered and gone. */
+static bool find_rule(struct exchange *x, const struct route_request *rr)
 {
     struct target *t = x->front->target;
-    struct route_request rr;
     struct route_found found;
 
     if (t->now == NULL) {
         exchange_answer(x, CODE_BROKER_AWAY, DELIVERED_NO, slice_str(t->text));
-        return END;
+        return false;
     }
     x->dest = t->now;
     destination_ref(x->dest);
     if (x->dest->n_backends > 0)
         x->parent = x->dest->backends[0];
-    make_route_request(x, &rr);
     x->rule = only_rule(x->dest->view);
     if (x->rule == NULL) {
-        if (!route_match(x->dest->routes, &rr, &found)) {
+        if (!route_match(x->dest->routes, rr, &found)) {
             exchange_answer(x,
                             x->dest->view->n_rules == 0 && x->parent == NULL
                                 ? CODE_UNKNOWN_TARGET
                                 : CODE_NO_ROUTE,
                             DELIVERED_NO, slice_str(t->text));
-            return END;
+            return false;
         }
         x->rule = found.rule;
         x->match = found.match;
     }
+<<<<<<< /tmp/tmpo7jdx4qa/here
+    return true;
+}
+
+static enum next route_outbound(struct exchange *x)
+{
+    struct route_request rr;
+
+    make_route_request(x, &rr);
+    if (x->rule == NULL && (!find_rule(x, &rr) || !limits_begin(x)))
+=======
     if (x->own_policy != NULL)
         again_begin(x);
     if (x->rule->request_ms > 0)
         x->request_at = clock_now_ms() + x->rule->request_ms;
     x->last_ms = clock_now_ms();
     if (x->rule->n_filters > 0 && apply_filters(x, &rr) == END)
+>>>>>>> /tmp/tmpo7jdx4qa/mine
         return END;
-    limits_arm(x);
-    return NEXT;
+    return x->rule->n_filters > 0 ? apply_filters(x, &rr) : NEXT;
 }
 
 enum next step_route(struct exchange *x)
 {
-    if (x->front->direction == DIRECTION_OUTBOUND && route_outbound(x) == END)
-        return END;
-    exchange_enter(x, EXCHANGE_BALANCE);
-    return NEXT;
+    enum next next = x->front->direction == DIRECTION_OUTBOUND ? route_outbound(x) : NEXT;
+
+    if (next == NEXT)
+        exchange_enter(x, EXCHANGE_BALANCE);
+    return next;
 }
 
 /* ---- balance ---- */

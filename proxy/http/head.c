@@ -19,14 +19,47 @@ static const uint8_t flags_of[] = {
 #undef FIELD
 };
 
+static uint64_t word_at(const uint8_t *p)
+{
+    uint64_t w;
+
+    memcpy(&w, p, sizeof(w));
+    return w;
+}
+
+static uint32_t half_at(const uint8_t *p)
+{
+    uint32_t w;
+
+    memcpy(&w, p, sizeof(w));
+    return w;
+}
+
+/* Whether a token is that name of ours, whatever its case. Our names are of small letters, digits and "-"; the only
+ * bytes of a token that setting 0x20 makes one of these are their capitals. */
+static inline bool is_ours(const uint8_t *name, const uint8_t *ours, size_t n)
+{
+    const uint64_t low = UINT64_C(0x2020202020202020);
+
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8)
+            if ((word_at(name + i) | low) != word_at(ours + i))
+                return false;
+        return (word_at(name + n - 8) | low) == word_at(ours + n - 8);
+    }
+    if (n >= 4)
+        return (half_at(name) | (uint32_t)low) == half_at(ours) &&
+               (half_at(name + n - 4) | (uint32_t)low) == half_at(ours + n - 4);
+    for (size_t i = 0; i < n; i++)
+        if ((name[i] | 0x20) != ours[i])
+            return false;
+    return true;
+}
+
 static enum field_token one_of(slice_t name, const enum field_token *tokens)
 {
-    /* The last letters differ more than the first ones (l5d-*, weft-*, grpc-*). Setting the bit of lower case
-     * may make a stranger look alike here, never a name of ours look strange. */
-    uint8_t last = name.p[name.n - 1] | 0x20;
-
     for (; *tokens != FIELD_OTHER; tokens++)
-        if (last == (names[*tokens].p[name.n - 1] | 0x20) && slice_is_nocase(name, names[*tokens]))
+        if (is_ours(name.p, names[*tokens].p, name.n))
             return *tokens;
     return FIELD_OTHER;
 }
@@ -43,7 +76,7 @@ enum field_token field_token_of(slice_t name)
 {
     switch (name.n) {
     case 2:
-        CANDIDATES(FIELD_TE);
+        CANDIDATES(FIELD_TE, FIELD_B3);
     case 4:
         CANDIDATES(FIELD_HOST, FIELD_DATE);
     case 6:
@@ -57,12 +90,12 @@ enum field_token field_token_of(slice_t name)
     case 10:
         CANDIDATES(FIELD_CONNECTION, FIELD_KEEP_ALIVE);
     case 11:
-        CANDIDATES(FIELD_GRPC_STATUS, FIELD_RETRY_AFTER);
+        CANDIDATES(FIELD_GRPC_STATUS, FIELD_RETRY_AFTER, FIELD_TRACEPARENT);
     case 12:
         CANDIDATES(FIELD_CONTENT_TYPE, FIELD_PROXY_STATUS, FIELD_GRPC_TIMEOUT,
-                          FIELD_GRPC_MESSAGE, FIELD_WEFT_ATTEMPT);
+                          FIELD_GRPC_MESSAGE, FIELD_WEFT_ATTEMPT, FIELD_X_B3_TRACEID);
     case 13:
-        CANDIDATES(FIELD_AUTHORIZATION, FIELD_L5D_CLIENT_ID);
+        CANDIDATES(FIELD_AUTHORIZATION, FIELD_L5D_CLIENT_ID, FIELD_WEFT_DEADLINE);
     case 14:
         CANDIDATES(FIELD_CONTENT_LENGTH, FIELD_L5D_ORIG_PROTO, FIELD_WEFT_DELIVERED,
                           FIELD_HTTP2_SETTINGS, FIELD_L5D_REQUIRE_ID);

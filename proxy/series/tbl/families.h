@@ -62,6 +62,8 @@ SERIES_COUNTER  (HANDSHAKES,       "weft_handshakes_total",     "role,result", "
 SERIES_COUNTER  (BAD_INPUT,        "weft_bad_input_total",      "kind", "Input from outside that was refused as malformed.")
 SERIES_COUNTER  (CONNECTION_CLOSE, "weft_connection_close_total", "side,reason", "Closed connections by the one named reason.")
 SERIES_COUNTER  (FOLDED,           "weft_series_folded_total",  "family", "Requests for a new series that were folded into the family's folded=\"true\" series because the table was full.")
+SERIES_COUNTER  (RATE_LIMITED,     "inbound_http_local_ratelimit_total", "srv_port,ratelimit_group,ratelimit_kind,ratelimit_namespace,ratelimit_name,ratelimit_scope", "Requests refused by a rate limit of the application's port.")
+SERIES_COUNTER  (FAULTS,           "weft_faults_total",         "fault,route_kind,route_namespace,route_name", "Requests delayed or failed because a route says so.")
 
 SERIES_LE(1)
 SERIES_LE(2)

@@ -509,7 +509,7 @@ static void test_request_limit(void **state)
     rules[0].request_ms = 60;
     assert_int_equal(rig_ask(&rig, &client, GET), 504);
     assert_non_null(strstr(client.got, "weft-code: W3002"));
-    assert_non_null(strstr(client.got, "request limit of 60 ms of HTTPRoute/default/r"));
+    assert_non_null(strstr(client.got, "HTTPRoute/default/r rule 0: timeouts.request 60ms"));
     assert_int_equal(rig.asks, 0);
 }
 
