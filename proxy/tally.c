@@ -508,7 +508,6 @@ static slice_t cut_at(slice_t *s, char c)
     return head;
 }
 
-<<<<<<< /tmp/tmpsik7xu9k/here
 void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, uint16_t port)
 {
     slice_t rest = policy, kind = cut_at(&rest, '/'), ns = cut_at(&rest, '/');
@@ -534,13 +533,9 @@ void tally_fault(struct tallies *t, const char *fault, slice_t route)
     count(t, SERIES_FAULTS, l, sizeof(l) / sizeof(l[0]), 1);
 }
 
-void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,
-                 slice_t route)
-=======
 /* A counter of a route, with one label more if `last` is not NULL. */
 static void count_route(struct tallies *t, enum series_family family, const struct backend *parent,
                         slice_t route, const struct series_label *last)
->>>>>>> /tmp/tmpsik7xu9k/mine
 {
     slice_t rest = route, kind = cut_at(&rest, '/'), ns = cut_at(&rest, '/');
     char port[8] = "";

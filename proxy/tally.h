@@ -114,15 +114,11 @@ void tally_detected(struct tallies *t, enum direction d, const char *result, uin
 void tally_handshake(struct tallies *t, bool is_server, const char *result);
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
 void tally_bad_input(struct tallies *t, const char *kind);
-<<<<<<< /tmp/tmp2lqmkao0/here
 /* policy: "KIND/NS/NAME"; scope: static text. */
 void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, uint16_t port);
 void tally_fault(struct tallies *t, const char *fault, slice_t route);
-void tally_retry_refused(struct tallies *t, const char *reason);
-=======
 /* parent may be NULL. */
 void tally_retry_refused(struct tallies *t, const struct backend *parent, slice_t route, const char *reason);
->>>>>>> /tmp/tmp2lqmkao0/mine
 /* family: one of SERIES_RETRY_REQUESTS ... SERIES_RETRY_OVERFLOW. route: "KIND/NS/NAME" or
  * empty. */
 void tally_retry(struct tallies *t, enum series_family family, const struct backend *parent,

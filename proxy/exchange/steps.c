@@ -28,13 +28,10 @@ enum next step_authorise(struct exchange *x)
      * else is, from nobody. */
     if (is_inbound && x->front->is_mesh) {
         x->has_orig_proto = edit_read_orig_proto(x, h);
-<<<<<<< /tmp/tmpo7jdx4qa/here
         limits_read_peer(x);
     }
-=======
     if (!is_inbound && x->worker->settings->allow_request_fields)
         again_read_asked(x);
->>>>>>> /tmp/tmpo7jdx4qa/mine
     edit_strip_mesh(h);
     if (is_inbound && set_client_id(x) != OK) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
@@ -187,7 +184,8 @@ static bool find_rule(struct exchange *x, const struct route_request *rr)
         x->rule = found.rule;
         x->match = found.match;
     }
-<<<<<<< /tmp/tmpo7jdx4qa/here
+    if (x->own_policy != NULL)
+        again_begin(x);
     return true;
 }
 
@@ -197,14 +195,6 @@ static enum next route_outbound(struct exchange *x)
 
     make_route_request(x, &rr);
     if (x->rule == NULL && (!find_rule(x, &rr) || !limits_begin(x)))
-=======
-    if (x->own_policy != NULL)
-        again_begin(x);
-    if (x->rule->request_ms > 0)
-        x->request_at = clock_now_ms() + x->rule->request_ms;
-    x->last_ms = clock_now_ms();
-    if (x->rule->n_filters > 0 && apply_filters(x, &rr) == END)
->>>>>>> /tmp/tmpo7jdx4qa/mine
         return END;
     return x->rule->n_filters > 0 ? apply_filters(x, &rr) : NEXT;
 }

@@ -56,11 +56,8 @@ SETTING_BYTES(line_max,       "WEFT_LINE_MAX",       "8Ki",         "longest req
 SETTING_BYTES(field_max,      "WEFT_FIELD_MAX",      "16Ki",        "longest header field, name and value together")
 SETTING_U32  (fields_max,     "WEFT_FIELDS_MAX",     "200",         "most header fields in a head")
 SETTING_MS   (retry_ask_timeout,"WEFT_RETRY_ASK_TIMEOUT","250ms",   "how long the proxy waits for weft-retry's verdict before it gives up retrying")
-<<<<<<< /tmp/tmp4_442egr/here
 SETTING_BOOL (trace_deadlines,"WEFT_TRACE_DEADLINES","true",        "what the application asks of others with the trace of an inbound request has no more time than that request (traceparent, b3)")
-=======
 SETTING_BOOL (allow_request_fields,"WEFT_ALLOW_REQUEST_FIELDS","false","the application may set retries for a single request: l5d-retry-http, -grpc, -limit, -timeout; otherwise they are taken away unread")
->>>>>>> /tmp/tmp4_442egr/mine
 SETTING_MS   (drain_timeout,  "WEFT_DRAIN_TIMEOUT",  "120s",        "longest time for running requests after SIGTERM")
 
 /* --- identity --- */
