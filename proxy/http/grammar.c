@@ -2,6 +2,7 @@
  * of a peer may be believed. Everything here looks at every byte once and allocates nothing. */
 #include "proxy/http/head.h"
 
+#include <endian.h>
 #include <string.h>
 
 enum byte_class {
@@ -54,6 +55,15 @@ bool http_is_token(slice_t s)
     return s.n > 0 && all_of(s, T);
 }
 
+size_t http_token_prefix(slice_t s)
+{
+    size_t i = 0;
+
+    while (i < s.n && (class_of[s.p[i]] & T) != 0)
+        i++;
+    return i;
+}
+
 #define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
 
 /* Non-zero when one of the eight bytes is below 0x20 (HTAB included) or is 0x7f. May report a
@@ -67,10 +77,15 @@ static uint64_t ctl_in_word(uint64_t w)
     return (below | del) & EVERY(0x80);
 }
 
+static bool is_ctl_but_tab(uint8_t c)
+{
+    return (c < 0x20 && c != '\t') || c == 0x7f;
+}
+
 static bool has_ctl_but_tab(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if ((p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7f)
+        if (is_ctl_but_tab(p[i]))
             return true;
     return false;
 }
@@ -98,6 +113,27 @@ bool http_is_field_value(slice_t s)
         guilty |= ctl_in_word(word_at(s.p + i));
     guilty |= ctl_in_word(word_at(s.p + s.n - 8)); /* the rest, with bytes before it once more */
     return LIKELY(guilty == 0) || !has_ctl_but_tab(s.p, s.n);
+}
+
+size_t http_value_prefix(slice_t s)
+{
+    size_t i = 0;
+
+    while (i < s.n) {
+        if (i + 8 <= s.n) {
+            uint64_t guilty = ctl_in_word(le64toh(word_at(s.p + i)));
+
+            if (guilty == 0) {
+                i += 8;
+                continue;
+            }
+            i += (size_t)__builtin_ctzll(guilty) / 8; /* of the guilty ones the first is never wrong */
+        }
+        if (is_ctl_but_tab(s.p[i]))
+            break;
+        i++;
+    }
+    return i;
 }
 
 static bool is_port(slice_t s)

@@ -98,6 +98,8 @@ MUST_USE err_t head_copy(const struct head *from, struct arena *a, struct head *
 
 /* RFC 9110 5.1/5.5 grammars, used by both codecs before anything is believed or written. */
 bool http_is_token(slice_t s);
+size_t http_token_prefix(slice_t s); /* how many bytes at its front are a token */
+size_t http_value_prefix(slice_t s); /* how many are no CTL but HTAB: the length of a field value and the blanks around it */
 bool http_is_field_value(slice_t s); /* no CTL but HTAB, no leading or trailing blank */
 bool http_is_authority(slice_t s);   /* host[:port], no userinfo, no blanks, sane brackets */
 bool http_is_path(slice_t s);        /* origin form or "*"; no blank, CTL, '#', byte >= 0x80 */

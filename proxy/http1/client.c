@@ -39,7 +39,6 @@ struct h1_client {
     struct http_back b; /* first */
     uint32_t magic;
     struct stream s;
-    struct h1_parser parser;
     struct h1_scan scan;
     struct body in;
     struct buf scratch; /* heads are printed here */
@@ -251,7 +250,7 @@ static bool read_head(struct h1_client *cl, slice_t *in)
     copy = arena_copy(a, slice(in->p, n));
     h = arena_alloc(a, sizeof(*h));
     why = copy.p == NULL || h == NULL ? REFUSED_NO_MEMORY
-                                      : h1_parse_response(&cl->parser, copy, a, h);
+                                      : h1_parse_response(copy, a, h);
     if (why == REFUSED_NOTHING)
         why = take_head(cl, h, &is_end);
     if (why != REFUSED_NOTHING) {
@@ -271,7 +270,7 @@ static void deliver_trailers(struct h1_client *cl, slice_t section, slice_t rest
     slice_t copy = arena_copy(cl->s.arena, section);
     struct head t;
     enum refusal why = copy.p == NULL ? REFUSED_NO_MEMORY
-                                      : h1_parse_trailers(&cl->parser, copy, cl->s.arena, &t);
+                                      : h1_parse_trailers(copy, cl->s.arena, &t);
 
     if (why != REFUSED_NOTHING) {
         answer_is_bad(cl, why, slice(NULL, 0));
@@ -683,7 +682,6 @@ err_t http1_client_start(struct conn *c, const struct http_back_conf *conf,
     cl->b = (struct http_back){.ops = &back_ops, .conf = *conf, .conn = c, .version = HTTP_1_1};
     buf_init(&cl->scratch, 0);
     buf_init(&cl->held, 2 * STREAM_WINDOW);
-    h1_parser_init(&cl->parser, false);
     timer_init(&cl->timer, net_base(conn_net(c)), on_timer, cl);
     conn_own(c, &events, cl);
     *out = &cl->b;

@@ -44,8 +44,6 @@ enum step h1_scan_section(struct h1_scan *scan, slice_t bytes, bool has_start_li
         *why = REFUSED_LINE_END;
         if (len < 2 || line[len - 2] != '\r') /* H1-12 */
             return STEP_FAILED;
-        if (len > 2 && memchr(line, '\r', len - 2) != NULL) /* H1-11: a bare CR */
-            return STEP_FAILED;
         if (len == 2 && (scan->lines > 0 || !has_start_line)) {
             *n = scan->line + 2;
             return STEP_DONE;
@@ -67,38 +65,7 @@ slice_t h1_scan_culprit(const struct h1_scan *scan, slice_t bytes, bool has_star
     return slice(line.p, (size_t)(colon - line.p));
 }
 
-/* ---- field lines, by llhttp ---- */
-
-struct field_reader {
-    struct head *head;
-    struct arena *arena;
-    slice_t name, value;
-    enum refusal refused;
-};
-
-static slice_t joined(slice_t have, const char *at, size_t n)
-{
-    /* All bytes are in one call of llhttp_execute: pieces of one span touch each other. */
-    if (have.n > 0 && (const char *)have.p + have.n == at)
-        return slice(have.p, have.n + n);
-    return slice(at, n);
-}
-
-static int on_name(llhttp_t *ll, const char *at, size_t n)
-{
-    struct field_reader *r = ll->data;
-
-    r->name = joined(r->name, at, n);
-    return 0;
-}
-
-static int on_value(llhttp_t *ll, const char *at, size_t n)
-{
-    struct field_reader *r = ll->data;
-
-    r->value = joined(r->value, at, n);
-    return 0;
-}
+/* ---- field lines ---- */
 
 static slice_t trimmed(slice_t s)
 {
@@ -109,70 +76,27 @@ static slice_t trimmed(slice_t s)
     return s;
 }
 
-static int on_value_complete(llhttp_t *ll)
+/* `lines` are the field lines and the empty line, each ending with CR LF (h1_scan_section). Every line is
+ *      token ":" *( SP / HTAB ) value *( SP / HTAB ) CR LF
+ * where a value has no control byte but HTAB: so the first CR is the line's end, or the line is refused. */
+static enum refusal read_fields(slice_t lines, struct arena *a, struct head *h)
 {
-    struct field_reader *r = ll->data;
-    slice_t name = r->name, value = trimmed(r->value);
+    while (lines.n > 2) {
+        slice_t name = slice(lines.p, http_token_prefix(lines)), value;
 
-    r->name = r->value = slice(NULL, 0);
-    if (!http_is_token(name) || !http_is_field_value(value) || http_is_framing_twin(name))
-        r->refused = REFUSED_FIELD;
-    else if (head_add(r->head, r->arena, name, value) != OK)
-        r->refused = REFUSED_NO_MEMORY;
-    return r->refused == REFUSED_NOTHING ? 0 : HPE_USER;
-}
-
-static int on_fields_complete(llhttp_t *ll)
-{
-    (void)ll;
-    return HPE_PAUSED; /* bodies are read by body.c */
-}
-
-static const llhttp_settings_t settings = {
-    .on_header_field = on_name,
-    .on_header_value = on_value,
-    .on_header_value_complete = on_value_complete,
-    .on_headers_complete = on_fields_complete,
-};
-
-void h1_parser_init(struct h1_parser *p, bool is_request)
-{
-    static const char request[] = "POST * HTTP/1.1\r\n", response[] = "HTTP/1.1 200 OK\r\n";
-    enum llhttp_errno got;
-
-    llhttp_init(&p->fresh, is_request ? HTTP_REQUEST : HTTP_RESPONSE, &settings);
-    got = is_request ? llhttp_execute(&p->fresh, request, sizeof(request) - 1)
-                     : llhttp_execute(&p->fresh, response, sizeof(response) - 1);
-    BUG_ON(got != HPE_OK);
-}
-
-/* `lines` are the field lines and the empty line. */
-static enum refusal read_fields(const struct h1_parser *p, slice_t lines, struct arena *a,
-                                struct head *h)
-{
-    struct field_reader r = {.head = h, .arena = a};
-    llhttp_t ll = p->fresh;
-    enum llhttp_errno got;
-
-    ll.data = &r;
-    got = llhttp_execute(&ll, (const char *)lines.p, lines.n);
-    if (r.refused != REFUSED_NOTHING)
-        return r.refused;
-    switch (got) {
-    case HPE_PAUSED:
-        /* All of the section and nothing behind it, or llhttp saw another end than we did. */
-        return llhttp_get_error_pos(&ll) + 1 >= (const char *)lines.p + lines.n
-                   ? REFUSED_NOTHING
-                   : REFUSED_LINE_END;
-    case HPE_INVALID_CONTENT_LENGTH:
-        return REFUSED_LENGTH;
-    case HPE_UNEXPECTED_CONTENT_LENGTH: /* a second one, or one beside Transfer-Encoding */
-        return head_find(h, FIELD_TRANSFER_ENCODING) != NULL ? REFUSED_FRAMING : REFUSED_LENGTH;
-    case HPE_INVALID_TRANSFER_ENCODING: /* llhttp 9 (Debian 13) says this beside Content-Length too */
-        return head_find(h, FIELD_CONTENT_LENGTH) != NULL ? REFUSED_FRAMING : REFUSED_CODING;
-    default:
-        return REFUSED_FIELD;
+        lines = slice_skip(lines, name.n);
+        if (name.n == 0 || lines.p[0] != ':' || http_is_framing_twin(name)) /* H1-09, 13..16 */
+            return REFUSED_FIELD;
+        lines = slice_skip(lines, 1);
+        value = slice(lines.p, http_value_prefix(lines));
+        lines = slice_skip(lines, value.n);
+        if (lines.n < 2 || lines.p[0] != '\r' || lines.p[1] != '\n') /* H1-11 */
+            return REFUSED_FIELD;
+        lines = slice_skip(lines, 2);
+        if (head_add(h, a, name, trimmed(value)) != OK)
+            return REFUSED_NO_MEMORY;
     }
+    return lines.n == 2 && lines.p[0] == '\r' && lines.p[1] == '\n' ? REFUSED_NOTHING : REFUSED_LINE_END;
 }
 
 /* ---- what the fields mean ---- */
@@ -477,8 +401,7 @@ static slice_t first_line(slice_t bytes)
     return slice(bytes.p, (size_t)(lf - bytes.p) - 1);
 }
 
-enum refusal h1_parse_request(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                              struct head *h)
+enum refusal h1_parse_request(slice_t bytes, struct arena *a, struct head *h)
 {
     slice_t line = first_line(bytes);
     enum refusal r;
@@ -486,7 +409,7 @@ enum refusal h1_parse_request(const struct h1_parser *p, slice_t bytes, struct a
     head_init(h);
     r = read_request_line(h, a, line);
     if (r == REFUSED_NOTHING)
-        r = read_fields(p, slice_skip(bytes, line.n + 2), a, h);
+        r = read_fields(slice_skip(bytes, line.n + 2), a, h);
     if (r == REFUSED_NOTHING)
         r = read_meaning(h);
     if (r == REFUSED_NOTHING)
@@ -519,8 +442,7 @@ static enum refusal read_status_line(struct head *h, slice_t line)
     return http_is_field_value(h->reason) ? REFUSED_NOTHING : REFUSED_STATUS_LINE;
 }
 
-enum refusal h1_parse_response(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                               struct head *h)
+enum refusal h1_parse_response(slice_t bytes, struct arena *a, struct head *h)
 {
     slice_t line = first_line(bytes);
     enum refusal r;
@@ -528,17 +450,16 @@ enum refusal h1_parse_response(const struct h1_parser *p, slice_t bytes, struct 
     head_init(h);
     r = read_status_line(h, line);
     if (r == REFUSED_NOTHING)
-        r = read_fields(p, slice_skip(bytes, line.n + 2), a, h);
+        r = read_fields(slice_skip(bytes, line.n + 2), a, h);
     return r == REFUSED_NOTHING ? read_meaning(h) : r;
 }
 
-enum refusal h1_parse_trailers(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                               struct head *h)
+enum refusal h1_parse_trailers(slice_t bytes, struct arena *a, struct head *h)
 {
     enum refusal r;
 
     head_init(h);
-    r = read_fields(p, bytes, a, h);
+    r = read_fields(bytes, a, h);
     if (r == REFUSED_NO_MEMORY)
         return r;
     if (r != REFUSED_NOTHING)

@@ -1,10 +1,8 @@
 /* HTTP/1 heads and trailer sections: from bytes to struct head, strictly.
  *
- * The end of the section is looked for first (h1_scan), line by line, which refuses every line
- * end but CR LF, folding, and sections over the limits. The start line is read here; the field
- * lines by llhttp in strict mode, which does not see the start line (it gets a constant one, so
- * that methods it has never heard of pass). What llhttp lets through and RFC 9112 or
- * hardening.md does not is refused here.
+ * The end of the section is looked for first (h1_scan_section), line by line, which refuses every line
+ * end but CR LF, folding, and sections over the limits. Then the start line and the field lines are read, each
+ * byte once, and what RFC 9112 or hardening.md does not let through is refused.
  */
 #ifndef PROXY_HTTP1_PARSE_H
 #define PROXY_HTTP1_PARSE_H
@@ -13,14 +11,6 @@
 #include "proxy/http/head.h"
 #include "proxy/http/refusal.h"
 #include "proxy/http/stream.h"
-
-#include <llhttp.h>
-
-struct h1_parser {
-    llhttp_t fresh; /* stands behind the constant start line; copied for each section */
-};
-
-void h1_parser_init(struct h1_parser *p, bool is_request);
 
 /* Where the scan of one section stands; all zero at its beginning. */
 struct h1_scan {
@@ -39,14 +29,11 @@ slice_t h1_scan_culprit(const struct h1_scan *scan, slice_t bytes, bool has_star
 
 /* `bytes` is a whole head that h1_scan_section found, in memory that lives as long as *h (the
  * arena). REFUSED_NOTHING: *h is filled. */
-enum refusal h1_parse_request(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                              struct head *h);
+enum refusal h1_parse_request(slice_t bytes, struct arena *a, struct head *h);
 /* Field checks of a response; framing that depends on the request is the client's (client.c).
  */
-enum refusal h1_parse_response(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                               struct head *h);
+enum refusal h1_parse_response(slice_t bytes, struct arena *a, struct head *h);
 /* Fills *h with the fields of a trailer section; those marked FIELD_NOT_TRAILER are removed. */
-enum refusal h1_parse_trailers(const struct h1_parser *p, slice_t bytes, struct arena *a,
-                               struct head *h);
+enum refusal h1_parse_trailers(slice_t bytes, struct arena *a, struct head *h);
 
 #endif

@@ -50,7 +50,6 @@ struct h1_server {
     struct conn *c;
     struct http_front front;
     struct arena arena;
-    struct h1_parser parser;
     struct h1_scan scan;
     struct body in;
     struct buf scratch; /* heads are printed here */
@@ -73,6 +72,7 @@ struct h1_server {
     bool is_tunnel;
     bool must_close; /* the connection ends with this request */
     bool is_cut;     /* the answer was cut short: never reuse */
+    bool has_failed; /* a head could not be written for lack of memory: the timer ends it all */
     enum out_framing out;
     uint64_t out_left;
     size_t outstanding; /* delivered content without credit */
@@ -232,7 +232,7 @@ static bool read_head(struct h1_server *sv, slice_t *in)
     }
     copy = arena_copy(&sv->arena, slice(in->p, n));
     why = copy.p == NULL ? REFUSED_NO_MEMORY
-                         : h1_parse_request(&sv->parser, copy, &sv->arena, &sv->head);
+                         : h1_parse_request(copy, &sv->arena, &sv->head);
     if (why != REFUSED_NOTHING) {
         refuse_head(sv, why, slice(NULL, 0));
         return false;
@@ -263,7 +263,7 @@ static void deliver_trailers(struct h1_server *sv, slice_t section)
     slice_t copy = arena_copy(&sv->arena, section);
     struct head t;
     enum refusal why = copy.p == NULL ? REFUSED_NO_MEMORY
-                                      : h1_parse_trailers(&sv->parser, copy, &sv->arena, &t);
+                                      : h1_parse_trailers(copy, &sv->arena, &t);
 
     if (why != REFUSED_NOTHING)
         refuse_body(sv, why);
@@ -387,6 +387,8 @@ static void on_timer(void *arg)
 
     if (sv->state == SERVER_CUT) {
         conn_abort(sv->c, CLOSE_OTHER_SIDE);
+    } else if (sv->has_failed) {
+        conn_abort(sv->c, CLOSE_LIMIT);
     } else if (sv->state == SERVER_HEAD) {
         if (now >= sv->head_deadline_ms)
             refuse_head(sv, REFUSED_TIMEOUT, slice(NULL, 0));
@@ -466,7 +468,9 @@ static void print_head(struct h1_server *sv, const struct write_head *w)
     if (h1_print_response(w, &sv->scratch)) {
         write_bytes(sv, buf_slice(&sv->scratch));
     } else {
-        sv->is_cut = true;
+        /* Nobody would ever see an answer without a head. The end comes from the loop, not inside of this call. */
+        sv->is_cut = sv->has_failed = true;
+        timer_once(&sv->timer, 0);
     }
     buf_consume(&sv->scratch, buf_len(&sv->scratch));
 }
@@ -623,7 +627,6 @@ err_t http1_server_start(struct conn *c, const struct http_front *front)
     sv->front = *front;
     arena_init(&sv->arena, ARENA_MAX);
     buf_init(&sv->scratch, 0);
-    h1_parser_init(&sv->parser, true);
     timer_init(&sv->timer, net_base(conn_net(c)), on_timer, sv);
     sv->s = (struct stream){
         .ops = &ops, .conn = c, .arena = &sv->arena, .version = HTTP_1_1, .is_front = true};

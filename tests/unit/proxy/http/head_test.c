@@ -100,6 +100,55 @@ static void field_values_exhaustively(void **state)
         }
 }
 
+/* Every byte at every place of a word, with and without tabs before it. */
+static void prefixes(void **state)
+{
+    uint8_t text[40];
+
+    (void)state;
+    for (size_t n = 0; n < sizeof(text); n += 3)
+        for (size_t at = 0; at < n; at++)
+            for (int c = 0; c < 256; c++) {
+                bool is_ctl = (c < 0x20 && c != '\t') || c == 0x7f;
+
+                memset(text, 'a', n);
+                if (at > 0)
+                    text[at - 1] = '\t';
+                text[at] = (uint8_t)c;
+                assert_int_equal(http_value_prefix(slice(text, n)), is_ctl ? at : n);
+                if (at > 0)
+                    text[at - 1] = 'Z';
+                assert_int_equal(http_token_prefix(slice(text, n)),
+                                 http_is_token(slice(text + at, 1)) ? n : at);
+            }
+    assert_int_equal(http_value_prefix(slice(NULL, 0)), 0);
+    assert_int_equal(http_token_prefix(slice(NULL, 0)), 0);
+}
+
+/* Any other byte in place of one of a known name makes it unknown, but for its capital. */
+static void known_names_are_told_from_others(void **state)
+{
+    (void)state;
+    for (enum field_token t = FIELD_OTHER + 1; t < FIELD_TOKENS; t++) {
+        slice_t name = field_name_of(t);
+
+        for (size_t at = 0; at < name.n; at++)
+            for (int c = 0x21; c < 0x7f; c++) {
+                uint8_t other[64], one = (uint8_t)c;
+                bool is_same = c == name.p[at] || (c >= 'A' && c <= 'Z' && (c | 0x20) == name.p[at]);
+
+                if (!http_is_token(slice(&one, 1)))
+                    continue;
+                memcpy(other, name.p, name.n);
+                other[at] = one;
+                if (is_same)
+                    assert_int_equal(field_token_of(slice(other, name.n)), t);
+                else
+                    assert_int_not_equal(field_token_of(slice(other, name.n)), t);
+            }
+    }
+}
+
 static void authorities(void **state)
 {
     static const struct grammar_case cases[] = {
@@ -245,6 +294,8 @@ int main(void)
         cmocka_unit_test(tokens),
         cmocka_unit_test(field_values),
         cmocka_unit_test(field_values_exhaustively),
+        cmocka_unit_test(prefixes),
+        cmocka_unit_test(known_names_are_told_from_others),
         cmocka_unit_test(authorities),
         cmocka_unit_test(paths),
         cmocka_unit_test(fields_are_kept_in_order_and_grow),
