@@ -210,7 +210,7 @@ static bool take_preface(struct h2_session *x, slice_t *in)
 {
     size_t n = in->n < x->in.preface_left ? in->n : x->in.preface_left;
 
-    if (memcmp(in->p, H2_PREFACE + H2_PREFACE_LEN - x->in.preface_left, n) != 0) {
+    if (memcmp(in->p, &H2_PREFACE[H2_PREFACE_LEN - x->in.preface_left], n) != 0) {
         h2_terminate(x, H2_PROTOCOL_ERROR, CLOSE_BAD_PROTOCOL); /* H2-22 */
         return false;
     }
