@@ -148,8 +148,8 @@ static void every_byte_in_huffman(void **state)
         uint8_t byte;
     } codes[] = {{0x1ff8, 13, 0},    {0x14, 6, ' '},      {0x3f8, 10, '!'},  {0x0, 5, '0'},
                  {0x3, 5, 'a'},      {0x7b, 7, 'z'},      {0x7ffc, 15, '<'}, {0x7fff0, 19, '\\'},
-                 {0x3ffe, 14, '}'},  {0x1ffd, 13, '~'},   {0xffffffc, 28, 127}, {0xfffe6, 20, 128},
-                 {0x3fffff0, 26, 203}, {0x7ffffee, 27, 254}, {0x3ffffee, 26, 255}, {0x3ffffffc, 30, 10},
+                 {0x3ffd, 14, '}'},  {0x1ffd, 13, '~'},   {0xffffffc, 28, 127}, {0xfffe6, 20, 128},
+                 {0x7ffffde, 27, 203}, {0x7fffff0, 27, 254}, {0x3ffffee, 26, 255}, {0x3ffffffc, 30, 10},
                  {0x3ffffffd, 30, 13}, {0x3ffffffe, 30, 22}, {0xffffea, 24, 9}};
 
     (void)state;
