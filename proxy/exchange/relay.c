@@ -241,6 +241,7 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
 {
     struct exchange *x = arg;
     struct attempt_failure f = {.cause = CAUSE_STATUS, .status = h->status};
+    bool is_peers;
 
     (void)s;
     limits_touch(x);
@@ -253,12 +254,14 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
     limits_on_head(x);
     if (x->is_grpc)
         x->grpc_status = read_grpc_status(h->fields, h->n_fields);
-    if (read_verdict(x, h, &f.delivered)) {
-        if (x->peer_code == CODE_DEADLINE && limits_is_peers_cut(x)) {
-            x->held_ended = is_end;
-            limits_expire(x); /* it was our deadline: we know whose */
-            return;
-        }
+    is_peers = read_verdict(x, h, &f.delivered);
+    if ((x->peer_code == CODE_DEADLINE || x->grpc_status == GRPC_DEADLINE_EXCEEDED) &&
+        limits_is_peers_cut(x)) {
+        x->held_ended = is_end;
+        limits_expire(x); /* the deadline that we had told: we know whose it was */
+        return;
+    }
+    if (is_peers) {
         f.cause = CAUSE_REFUSED;
         hold(x, h, is_end);
         again_ask_held(x, &f);
@@ -318,6 +321,11 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
     limits_touch(x);
     if (x->is_grpc)
         x->grpc_status = read_grpc_status(fields, n);
+    if (x->grpc_status == GRPC_DEADLINE_EXCEEDED && limits_is_peers_cut(x)) {
+        x->held_ended = true;
+        limits_expire(x);
+        return;
+    }
     if (x->held != NULL) {
         x->held_ended = true;
         x->held_trailers = fields;
