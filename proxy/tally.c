@@ -113,7 +113,9 @@ static slice_t with_status(struct tallies *t, const struct http_tally *h,
         (void)snprintf(grpc, sizeof(grpc), "%d", s->grpc_status);
     if (all)
         l[n++] = (struct series_label){"classification",
-                                       slice_str(s->is_success ? "success" : "failure")};
+                                       slice_str(s->is_abandoned ? ""
+                                                 : s->is_success ? "success"
+                                                                 : "failure")};
     l[n++] = (struct series_label){"status_code", slice_str(status)};
     if (all) {
         l[n++] = (struct series_label){"grpc_status", slice_str(grpc)};
@@ -289,7 +291,7 @@ static struct status_tally *status_get(struct tallies *t, struct http_tally *h,
     for (unsigned i = 0; i < h->n_statuses; i++) {
         s = &h->statuses[i];
         if (s->status == end->status && s->grpc_status == end->grpc_status &&
-            s->is_success == end->is_success && s->error == end->error)
+            s->is_success == end->is_success && s->is_abandoned == end->is_abandoned && s->error == end->error)
             return s;
     }
     if (h->n_statuses == STATUSES_MAX)
@@ -307,6 +309,7 @@ static struct status_tally *status_get(struct tallies *t, struct http_tally *h,
     *s = (struct status_tally){.status = end->status,
                                .grpc_status = end->grpc_status,
                                .is_success = end->is_success,
+                               .is_abandoned = end->is_abandoned,
                                .error = end->error};
     status_slots(t, h, s);
     return s;
@@ -566,4 +569,18 @@ void tally_retry_refused(struct tallies *t, const struct backend *parent, slice_
     const struct series_label l = {"reason", slice_str(reason)};
 
     count_route(t, SERIES_RETRY_REFUSED, parent, route, &l);
+}
+
+void tally_hedge(struct tallies *t, const struct backend *parent, slice_t route, const char *result)
+{
+    const struct series_label l = {"result", slice_str(result)};
+
+    count_route(t, SERIES_HEDGES, parent, route, &l);
+}
+
+void tally_mirror(struct tallies *t, const struct backend *parent, slice_t route, const char *result)
+{
+    const struct series_label l = {"result", slice_str(result)};
+
+    count_route(t, SERIES_MIRRORS, parent, route, &l);
 }

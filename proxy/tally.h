@@ -33,7 +33,7 @@ const char *direction_name(enum direction d);
 struct status_tally {
     uint16_t status;     /* 0: no answer */
     int16_t grpc_status; /* -1: none */
-    bool is_success;
+    bool is_success, is_abandoned;
     const char *error; /* static text; "" none */
     struct series_slot *response, *latency;
 };
@@ -74,6 +74,7 @@ struct tally_end {
     uint16_t status;
     int16_t grpc_status;
     bool is_success;
+    bool is_abandoned;   /* by ourselves, for another attempt: neither success nor failure */
     const char *error;   /* static text; "" none */
     uint64_t latency_us; /* to the first byte; UINT64_MAX: there was none */
 };
@@ -118,6 +119,8 @@ void tally_bad_input(struct tallies *t, const char *kind);
 void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, uint16_t port);
 void tally_fault(struct tallies *t, const char *fault, slice_t route);
 /* parent may be NULL. */
+void tally_hedge(struct tallies *t, const struct backend *parent, slice_t route, const char *result);
+void tally_mirror(struct tallies *t, const struct backend *parent, slice_t route, const char *result);
 void tally_retry_refused(struct tallies *t, const struct backend *parent, slice_t route, const char *reason);
 /* family: one of SERIES_RETRY_REQUESTS ... SERIES_RETRY_OVERFLOW. route: "KIND/NS/NAME" or
  * empty. */

@@ -15,6 +15,7 @@ struct cell {
 struct budget {
     UT_hash_handle hh;
     struct list by_use; /* in budgets.by_use, the longest unused first */
+    uint64_t held_until; /* ms */
     uint64_t second;    /* the running one; cells of later seconds are zero */
     struct cell cells[CELLS];
     size_t name_n;
@@ -114,6 +115,23 @@ void budgets_feed(struct budgets *b, slice_t service, uint64_t now_ms, uint32_t 
 
     if (one != NULL)
         count_up(&one->cells[one->second % CELLS].requests, requests);
+}
+
+void budgets_hold(struct budgets *b, slice_t service, uint64_t now_ms, uint32_t ms)
+{
+    struct budget *one = budget_get(b, service, now_ms);
+    uint64_t until = now_ms + (ms < BUDGET_HOLD_MAX_MS ? ms : BUDGET_HOLD_MAX_MS);
+
+    if (one != NULL && until > one->held_until)
+        one->held_until = until;
+}
+
+bool budgets_is_held(struct budgets *b, slice_t service, uint64_t now_ms)
+{
+    const struct budget *one = NULL;
+
+    HASH_FIND(hh, b->by_name, service.p, service.n, one);
+    return one != NULL && now_ms < one->held_until;
 }
 
 bool budgets_take(struct budgets *b, slice_t service, uint64_t now_ms,

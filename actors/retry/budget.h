@@ -38,6 +38,12 @@ void budgets_free(struct budgets **b);
 /* Counts first attempts of a service. Names longer than BUDGET_NAME_MAX are ignored. */
 void budgets_feed(struct budgets *b, slice_t service, uint64_t now_ms, uint32_t requests);
 
+/* The server's side takes no further attempts of this service for `ms` from now (at most BUDGET_HOLD_MAX_MS; a hold is
+ * never made shorter). */
+#define BUDGET_HOLD_MAX_MS 10000u
+void budgets_hold(struct budgets *b, slice_t service, uint64_t now_ms, uint32_t ms);
+bool budgets_is_held(struct budgets *b, slice_t service, uint64_t now_ms);
+
 /* Takes one retry out of the budget. False: it is empty (nothing was taken). */
 bool budgets_take(struct budgets *b, slice_t service, uint64_t now_ms,
                   const struct budget_terms *terms);

@@ -77,6 +77,8 @@ static void answer_settle(void *arg, const struct wire_call *call)
     const struct wire_retry_settle *s = &call->msg->body.retry_settle;
 
     budgets_feed(r->budgets, s->service, clock_now_ms(), s->requests);
+    if (s->hold_ms > 0)
+        budgets_hold(r->budgets, s->service, clock_now_ms(), s->hold_ms);
 }
 
 /* Verdicts are given at once, so that there is never anything to call off. */

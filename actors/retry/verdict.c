@@ -7,10 +7,12 @@
 #define DEFAULT_PERMILLE       200u
 #define DEFAULT_MIN_PER_S      10u
 #define DEFAULT_TTL_MS         10000u
+#define HEDGE_LIMIT            16u /* attempts of one request, hedges included */
 #define NO_DEADLINE            0xffffffffu
 
 enum delivered { DELIVERED_NO = 0, DELIVERED_YES = 1, DELIVERED_UNKNOWN = 2 };
-enum cause { CAUSE_RESET = 1, CAUSE_REFUSED = 4 }; /* on the wire: the attempt was lost */
+/* On the wire: the attempt was lost; it only is late. */
+enum cause { CAUSE_RESET = 1, CAUSE_REFUSED = 4, CAUSE_HEDGE = 6 };
 
 const char *verdict_name(enum verdict v)
 {
@@ -35,6 +37,12 @@ static enum verdict check_permission(const struct wire_retry_ask *ask,
 {
     if (ask->attempt == 0 || ask->delivered > DELIVERED_UNKNOWN)
         return VERDICT_NOT_RETRYABLE; /* not a question that can be answered */
+    if (ask->cause == CAUSE_HEDGE) {
+        *limit = HEDGE_LIMIT;
+        return policy->hedge_ms == 0 ? VERDICT_NOT_RETRYABLE
+               : ask->is_replayable  ? VERDICT_GO
+                                     : VERDICT_DELIVERED;
+    }
     if (ask->delivered == DELIVERED_NO) {
         *limit = or_default(policy->limit, DEFAULT_LIMIT);
         return VERDICT_GO;
@@ -82,9 +90,11 @@ enum verdict verdict_decide(struct budgets *budgets, const struct wire_retry_ask
         return v;
     if (ask->attempt > limit)
         return VERDICT_LIMIT;
-    wait_ms = backoff(ask, policy, unit);
+    wait_ms = ask->cause == CAUSE_HEDGE ? 0 : backoff(ask, policy, unit);
     if (ask->left_ms != NO_DEADLINE && wait_ms >= ask->left_ms)
         return VERDICT_DEADLINE;
+    if (budgets_is_held(budgets, ask->service, now_ms))
+        return VERDICT_PRESSURE;
     if (!budgets_take(budgets, ask->service, now_ms, &terms))
         return VERDICT_BUDGET;
     *after_ms = wait_ms;

@@ -24,9 +24,11 @@ const char *verdict_name(enum verdict v);
  *                         (0: NOT_RETRYABLE). Without a policy only if the attempt was lost: no
  *                         answer of the application, no limit of time (else NOT_RETRYABLE); the
  *                         limit is 2 then
+ *   a hedge (cause 6)     only what is replayable, if the policy has hedges; it waits for nothing
  *   LIMIT                 that many further attempts were made already
  *   DEADLINE              the wait (exponential from the policy's minimum, capped, full jitter)
  *                         would not end before the exchange does
+ *   PRESSURE              the server's side has asked for no further attempts a moment ago
  *   BUDGET                the service's budget is empty
  * `unit` in [0, 1) is the jitter's random number. With GO *after_ms is the wait; else 0. */
 enum verdict verdict_decide(struct budgets *budgets, const struct wire_retry_ask *ask,

@@ -258,8 +258,8 @@ static void add_responses(struct telemetry_edge *sums, const struct feed_series 
 
     if (slice_is_str(parse_label(s, "classification"), "failure"))
         sums->failures += n;
-    else
-        sums->successes += n;
+    else if (slice_is_str(parse_label(s, "classification"), "success"))
+        sums->successes += n; /* what the mesh gave up for a better attempt is neither */
     if (status.n == 3 && status.p[0] >= '1' && status.p[0] <= '5')
         sums->status[status.p[0] - '1'] += n;
     if (parse_label(s, "error").n > 0)

@@ -5,8 +5,7 @@
 #include "kit/clock.h"
 #include "proxy/http/stream.h"
 
-/* Every failed attempt that is not made again has a reason, counted for its route. */
-static void count_refusal(struct exchange *x, slice_t reason)
+void again_count_refusal(struct exchange *x, slice_t reason)
 {
     struct tallies *t = x->worker->tallies;
     slice_t route = x->rule != NULL ? x->rule->route : SLICE_LIT("");
@@ -25,7 +24,7 @@ static void count_refusal(struct exchange *x, slice_t reason)
 static void give_in(struct exchange *x, slice_t reason)
 {
     if (reason.n > 0)
-        count_refusal(x, reason);
+        again_count_refusal(x, reason);
     if (x->held != NULL)
         relay_unhold(x);
     else
@@ -99,18 +98,19 @@ void again_note_request(struct exchange *x)
     asks_note(x->worker->asks, x->parent, true, false);
 }
 
-static err_t send_question(struct exchange *x, const struct attempt_failure *f)
+err_t again_send_question(struct exchange *x, struct ask *a, const struct attempt_failure *f,
+                          unsigned attempt, bool is_replayable)
 {
     uint64_t now = clock_now_ms();
     struct wire_retry_policy terms;
     struct wire_retry_ask q = {
         .service = slice_str(x->parent->key),
         .route = x->rule->route,
-        .attempt = x->failures > 255 ? 255 : (uint8_t)x->failures,
+        .attempt = attempt > 255 ? 255 : (uint8_t)attempt,
         .delivered = (uint8_t)f->delivered,
         .cause = (uint8_t)f->cause,
         .status = f->status,
-        .is_replayable = again_is_replayable(x, f),
+        .is_replayable = is_replayable,
         .left_ms = x->request_at == 0    ? UINT32_MAX
                    : x->request_at > now ? (uint32_t)(x->request_at - now)
                                          : 0,
@@ -121,9 +121,7 @@ static err_t send_question(struct exchange *x, const struct attempt_failure *f)
         q.n_policy = 1;
     }
     again_note_request(x);
-    x->ask.go = on_go;
-    x->ask.stop = on_stop;
-    return asks_ask(x->worker->asks, &x->ask, &q);
+    return asks_ask(x->worker->asks, a, &q);
 }
 
 /* Why there is no point in asking; empty: there is. */
@@ -143,10 +141,13 @@ static bool ask(struct exchange *x, const struct attempt_failure *f)
 {
     const char *why = hopeless(x, f);
 
-    if (why[0] == 0 && send_question(x, f) != OK)
+    x->ask.go = on_go;
+    x->ask.stop = on_stop;
+    if (why[0] == 0 &&
+        again_send_question(x, &x->ask, f, x->failures, again_is_replayable(x, f)) != OK)
         why = "NO_VERDICT";
     if (why[0] != 0) {
-        count_refusal(x, slice_str(why));
+        again_count_refusal(x, slice_str(why));
         return false;
     }
     exchange_enter(x, EXCHANGE_ASK);
@@ -173,6 +174,9 @@ enum next again_or_answer(struct exchange *x, const struct attempt_failure *f)
     exchange_tally_end(x, 0, false, f->code);
     relay_drop_back(x, STREAM_CANCELLED);
     limits_end_attempt(x);
+    x->hedge_at = 0;
+    if (x->hedges != NULL && hedge_take_over(x))
+        return WAIT;
     /* The side of the server only tells what it knows; the side of the client decides. */
     if (x->front->direction == DIRECTION_OUTBOUND && ask(x, f))
         return WAIT;
@@ -186,6 +190,16 @@ void again_ask_held(struct exchange *x, const struct attempt_failure *f)
     x->avoid = x->endpoint;
     x->fail_code = CODE_STREAM_RESET;
     x->fail_delivered = f->delivered;
+    x->hedge_at = 0;
+    if (x->hedges != NULL) {
+        if (hedge_is_running(x)) {
+            exchange_tally_end(x, x->status, false, x->peer_code);
+            relay_drop_back(x, STREAM_CANCELLED);
+            relay_drop_held(x);
+        }
+        if (hedge_take_over(x))
+            return;
+    }
     if (x->front->direction == DIRECTION_OUTBOUND && ask(x, f))
         return;
     relay_unhold(x);

@@ -16,7 +16,8 @@ static const unsigned may_follow[EXCHANGE_STATES] = {
     [EXCHANGE_BALANCE] = 1u << EXCHANGE_ROUTE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY |
                          1u << EXCHANGE_ASK | 1u << EXCHANGE_PAUSE,
     [EXCHANGE_LEND] = 1u << EXCHANGE_BALANCE | 1u << EXCHANGE_RELAY,
-    [EXCHANGE_RELAY] = 1u << EXCHANGE_LEND | 1u << EXCHANGE_ASK,
+    /* From BALANCE: a hedge leads. */
+    [EXCHANGE_RELAY] = 1u << EXCHANGE_BALANCE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_ASK,
     [EXCHANGE_ASK] = 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY,
     [EXCHANGE_PAUSE] = 1u << EXCHANGE_ASK,
 };
@@ -133,6 +134,8 @@ void exchange_end(struct exchange *x)
         exchange_tally_end(x, x->resp_started ? x->status : 0, false, CODE_INTERNAL);
     limits_done(x);
     ask_cancel(&x->ask);
+    if (x->hedges != NULL)
+        hedge_end_all(x);
     pick_wait_cancel(&x->pick);
     lend_cancel(&x->lend);
     relay_drop_back(

@@ -15,6 +15,8 @@
  *   ASK        an attempt failed; weft-retry was asked                              (again.c)
  *   PAUSE      it said go; the backoff runs                                         (again.c)
  *
+ * Beside an attempt in RELAY hedges may run; one of them may take its place (hedge.h).
+ *
  * Always true: fs != NULL until the front stream had its last event or was released; bs != NULL
  * only in RELAY (and in ASK, when a response is held); endpoint != NULL in LEND, RELAY, and ASK
  * with bs; resp_started: a byte of the final response's head was given to the front: no other
@@ -31,6 +33,7 @@
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
+#include "proxy/exchange/hedge.h"
 #include "proxy/front.h"
 
 #define EXCHANGE_ARENA_MAX (512 * 1024)
@@ -63,7 +66,8 @@ enum cause {
     CAUSE_STATUS,
     CAUSE_PER_TRY,
     CAUSE_REFUSED,
-    CAUSE_TLS
+    CAUSE_TLS,
+    CAUSE_HEDGE /* no failure: the answer is late */
 }; /* as on the wire */
 
 struct exchange {
@@ -142,6 +146,10 @@ struct exchange {
     /* whether there is another attempt */
     struct wire_retry_policy *own_policy; /* what the application asked for, in fs->arena; or NULL */
     bool is_noted;                        /* counted for the budget */
+    bool is_hedge;                        /* the attempt that leads began as a hedge */
+    unsigned n_hedged;                    /* hedges that were sent */
+    struct hedge *hedges;                 /* attempts beside this one (hedge.h) */
+    uint64_t hedge_at;                    /* when there will be another; 0 none */
     struct ask ask;
     enum code fail_code;
     enum delivered fail_delivered;
@@ -191,8 +199,20 @@ slice_t edit_path_only(slice_t path); /* without the query */
 /* The final response's head for the front: mesh fields, orig-proto, filters. */
 err_t edit_response(struct exchange *x, struct head *h);
 
+/* The pool of connections to `ep` that this request is for. */
+enum pool_kind exchange_pool_of(const struct exchange *x, const struct endpoint *ep);
+
 /* ---- relay.c: the two streams ---- */
-extern const struct stream_events exchange_front_events;
+extern const struct stream_events exchange_front_events, exchange_back_events;
+/* The request's head as one attempt sends it: a copy that may be added to; the fields are shared. */
+struct relay_sending {
+    const struct stream *bs;
+    const struct endpoint *endpoint;
+    struct arena *arena;
+    unsigned number; /* of the attempt, from 1 */
+};
+MUST_USE err_t relay_make_head(struct exchange *x, const struct relay_sending *s, struct head *out);
+int16_t relay_read_grpc_status(const struct field *fields, size_t n); /* -1: none */
 enum next relay_dispatch(struct exchange *x);
 /* The attempt is over: its stream is released or reset, its endpoint let go. */
 void relay_drop_back(struct exchange *x, enum stream_error why);
@@ -226,6 +246,11 @@ struct attempt_failure {
 enum next again_or_answer(struct exchange *x, const struct attempt_failure *f);
 /* A response whose status is retryable came; it is held. */
 void again_ask_held(struct exchange *x, const struct attempt_failure *f);
+/* Asks weft-retry; `attempt`: how many there were. */
+MUST_USE err_t again_send_question(struct exchange *x, struct ask *a, const struct attempt_failure *f,
+                                   unsigned attempt, bool is_replayable);
+/* Every failed attempt that is not made again has a reason, counted for its route. */
+void again_count_refusal(struct exchange *x, slice_t reason);
 /* The exchange's request counts for the budget of its service, once. */
 void again_note_request(struct exchange *x);
 /* The wait in ASK or PAUSE is over. */
@@ -266,6 +291,8 @@ void exchange_cut_now(struct exchange *x);
 /* Counts the attempt's outcome; `code` is the mesh's, if it was its doing (CODE_NONE: the
  * application's). */
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, enum code code);
+/* We gave the attempt up ourselves, for another one: neither success nor failure. */
+void exchange_tally_abandoned(struct exchange *x);
 /* Everything goes; fs is released if it is still there. */
 void exchange_end(struct exchange *x);
 

@@ -139,6 +139,17 @@ void exchange_cut_named(struct exchange *x, enum code code, const char *details)
     limits_arm(x);
 }
 
+void exchange_tally_abandoned(struct exchange *x)
+{
+    struct tally_end end = {
+        .grpc_status = -1, .is_abandoned = true, .error = "", .latency_us = UINT64_MAX};
+
+    if (!x->is_tallied)
+        return;
+    x->is_tallied = false;
+    tally_response(x->worker->tallies, x->tally, &end);
+}
+
 void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, enum code code)
 {
     struct tally_end end = {.status = status,
@@ -151,7 +162,7 @@ void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, en
         return;
     x->is_tallied = false;
     if (x->first_byte_seen)
-        end.latency_us = x->first_byte_us - (x->failures > 0 ? x->sent_us : x->begun_us);
+        end.latency_us = x->first_byte_us - (x->failures > 0 || x->is_hedge ? x->sent_us : x->begun_us);
     tally_response(x->worker->tallies, x->tally, &end);
     if (!is_success || x->parent == NULL)
         return;

@@ -55,8 +55,10 @@ void limits_arm(struct exchange *x)
     uint64_t attempt_at =
         while_relaying(x, sooner(sooner(x->attempt_at, x->head_at), x->try_at));
     uint64_t at = sooner(sooner(x->request_at, attempt_at), sooner(x->wait_at, idle_at(x)));
+    uint64_t hedge_at = while_relaying(x, x->hedge_at);
     uint64_t now;
 
+    at = sooner(at, hedge_at);
     if (at == 0) {
         if (x->timer_is_on)
             timer_stop(&x->timer);
@@ -227,7 +229,7 @@ void limits_on_sent(struct exchange *x)
     const struct wire_retry_policy *p;
     uint64_t now;
 
-    if (r == NULL || (r->head_ms == 0 && r->n_retry == 0) || x->has_limits_of_head ||
+    if (r == NULL || (r->head_ms == 0 && again_policy(x) == NULL) || x->has_limits_of_head ||
         x->state != EXCHANGE_RELAY || x->resp_started || x->held != NULL || !is_sent(x))
         return;
     x->has_limits_of_head = true;
@@ -416,10 +418,12 @@ void exchange_on_timer(void *arg)
                         x->rule->backend_ms);
     else if (is_due(while_relaying(x, x->try_at), now))
         meet_of_attempt(x, CODE_PER_TRY_TIMEOUT, "retry.linkerd.io/timeout",
-                        x->rule->retry[0].per_try_ms);
+                        again_policy(x)->per_try_ms);
     else if (is_due(while_relaying(x, x->head_at), now))
         meet_of_attempt(x, CODE_RESPONSE_HEAD_TIMEOUT, "timeout.weft.io/response-headers",
                         x->rule->head_ms);
+    else if (is_due(while_relaying(x, x->hedge_at), now))
+        hedge_begin(x);
     else if (is_due(x->wait_at, now))
         on_wait_end(x);
     else if (is_due(idle_at(x), now))

@@ -119,7 +119,7 @@ static bool relay_check_done(struct exchange *x)
     return true;
 }
 
-static int16_t read_grpc_status(const struct field *fields, size_t n)
+int16_t relay_read_grpc_status(const struct field *fields, size_t n)
 {
     uint32_t status;
 
@@ -146,6 +146,8 @@ static bool pass_head(struct exchange *x, struct head *h, bool is_end)
         exchange_answer(x, CODE_MEMORY, DELIVERED_YES, SLICE_LIT(""));
         return false;
     }
+    if (x->hedges != NULL || x->hedge_at != 0)
+        hedge_end_all(x);
     relay_stop_keeping(x, NULL);
     x->resp_started = true;
     limits_on_head(x);
@@ -253,7 +255,7 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
     x->status = h->status;
     limits_on_head(x);
     if (x->is_grpc)
-        x->grpc_status = read_grpc_status(h->fields, h->n_fields);
+        x->grpc_status = relay_read_grpc_status(h->fields, h->n_fields);
     is_peers = read_verdict(x, h, &f.delivered);
     if ((x->peer_code == CODE_DEADLINE || x->grpc_status == GRPC_DEADLINE_EXCEEDED) &&
         limits_is_peers_cut(x)) {
@@ -320,7 +322,7 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
     (void)s;
     limits_touch(x);
     if (x->is_grpc)
-        x->grpc_status = read_grpc_status(fields, n);
+        x->grpc_status = relay_read_grpc_status(fields, n);
     if (x->grpc_status == GRPC_DEADLINE_EXCEEDED && limits_is_peers_cut(x)) {
         x->held_ended = true;
         limits_expire(x);
@@ -437,7 +439,7 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
     (void)again_or_answer(x, &failure);
 }
 
-static const struct stream_events back_events = {
+const struct stream_events exchange_back_events = {
     .on_head = on_back_head,
     .on_body = on_back_body,
     .on_trailers = on_back_trailers,
@@ -472,31 +474,32 @@ void relay_drop_back(struct exchange *x, enum stream_error why)
     endpoint_unref(&x->endpoint);
 }
 
-/* The request's head for this attempt: a copy that may be added to; the fields are shared. */
-static err_t make_head(struct exchange *x, bool to_mesh, struct head *out)
+err_t relay_make_head(struct exchange *x, const struct relay_sending *s, struct head *out)
 {
+    bool to_mesh = x->front->direction == DIRECTION_OUTBOUND && endpoint_is_meshed(s->endpoint);
+
     *out = *x->req;
     if (x->share != NULL && x->share->n_filters > 0) {
-        TRY(head_copy(x->req, &x->arena, out));
+        TRY(head_copy(x->req, s->arena, out));
         for (size_t i = 0; i < x->share->n_filters; i++)
             if (x->share->filters[i].kind == ROUTE_FILTER_REQUEST_HEADERS)
-                TRY(edit_apply(&x->share->filters[i], out, &x->arena));
+                TRY(edit_apply(&x->share->filters[i], out, s->arena));
     }
-    TRY(limits_write(x, to_mesh, out, &x->arena));
+    TRY(limits_write(x, to_mesh, out, s->arena));
     if (!to_mesh)
         return OK;
-    if (x->fs->version != HTTP_2 && x->bs->version == HTTP_2) {
-        TRY(edit_write_orig_proto(x, out, &x->arena));
+    if (x->fs->version != HTTP_2 && s->bs->version == HTTP_2) {
+        TRY(edit_write_orig_proto(x, out, s->arena));
         if (out->authority.n == 0)
             out->authority = slice_str(x->front->dst_text); /* HTTP/1.0 without Host */
     }
-    if (x->failures > 0) {
+    if (s->number > 1) {
         char text[12];
         slice_t n;
 
-        (void)snprintf(text, sizeof(text), "%u", x->failures + 1);
-        n = arena_copy(&x->arena, slice_str(text));
-        TRY(head_add(out, &x->arena, SLICE_LIT("weft-attempt"), n));
+        (void)snprintf(text, sizeof(text), "%u", s->number);
+        n = arena_copy(s->arena, slice_str(text));
+        TRY(head_add(out, s->arena, SLICE_LIT("weft-attempt"), n));
     }
     return OK;
 }
@@ -518,11 +521,13 @@ static void count_attempt(struct exchange *x)
 
 enum next relay_dispatch(struct exchange *x)
 {
+    struct relay_sending sending = {
+        .endpoint = x->endpoint, .arena = &x->arena, .number = x->failures + x->n_hedged + 1};
     struct head h;
     bool is_end;
 
     arena_reset(&x->arena);
-    x->bs = http_back_open(x->back, &x->arena, &back_events, x);
+    x->bs = http_back_open(x->back, &x->arena, &exchange_back_events, x);
     if (x->bs == NULL) {
         /* The slot went to somebody else between the offer and now; more than a few times is no
          * accident. */
@@ -536,9 +541,9 @@ enum next relay_dispatch(struct exchange *x)
     x->attempt++;
     x->status = 0;
     x->grpc_status = -1;
-    if (make_head(x,
-                  x->front->direction == DIRECTION_OUTBOUND && endpoint_is_meshed(x->endpoint),
-                  &h) != OK) {
+    x->is_hedge = false;
+    sending.bs = x->bs;
+    if (relay_make_head(x, &sending, &h) != OK) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
         return END;
     }
@@ -551,5 +556,6 @@ enum next relay_dispatch(struct exchange *x)
     if (!is_end)
         body_pump(x);
     limits_begin_attempt(x);
+    hedge_plan(x);
     return WAIT;
 }

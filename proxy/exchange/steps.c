@@ -306,13 +306,13 @@ enum next step_balance(struct exchange *x)
 
 /* ---- lend ---- */
 
-static enum pool_kind pool_of(const struct exchange *x)
+enum pool_kind exchange_pool_of(const struct exchange *x, const struct endpoint *ep)
 {
     bool is_h2 = x->fs->version == HTTP_2;
 
     if (x->front->direction == DIRECTION_INBOUND)
         return is_h2 && !x->has_orig_proto ? POOL_HTTP2 : POOL_HTTP1;
-    if (endpoint_is_meshed(x->endpoint))
+    if (endpoint_is_meshed(ep))
         return x->is_tunnel_wanted && !is_h2 ? POOL_HTTP1 : POOL_HTTP2;
     return is_h2 ? POOL_HTTP2 : POOL_HTTP1;
 }
@@ -369,7 +369,7 @@ enum next step_lend(struct exchange *x)
 {
     x->lend.done = on_lent;
     x->lend.is_once = !x->req->is_idempotent;
-    switch (endpoint_lend(x->endpoint, pool_of(x), &x->lend, &x->back)) {
+    switch (endpoint_lend(x->endpoint, exchange_pool_of(x, x->endpoint), &x->lend, &x->back)) {
     case STEP_DONE:
         exchange_enter(x, EXCHANGE_RELAY);
         return NEXT;

@@ -6,3 +6,4 @@ VERDICT(DELIVERED,     "the request reached the application, or may have, and is
 VERDICT(LIMIT,         "the policy's number of further attempts was used up")
 VERDICT(DEADLINE,      "the exchange's deadline comes before the next attempt could begin")
 VERDICT(BUDGET,        "the service's retry budget is empty: retries would make an overload worse")
+VERDICT(PRESSURE,      "the server's side refuses further attempts for the moment: too large a part of its requests were such")

@@ -64,6 +64,8 @@ SERIES_COUNTER  (CONNECTION_CLOSE, "weft_connection_close_total", "side,reason",
 SERIES_COUNTER  (FOLDED,           "weft_series_folded_total",  "family", "Requests for a new series that were folded into the family's folded=\"true\" series because the table was full.")
 SERIES_COUNTER  (RATE_LIMITED,     "inbound_http_local_ratelimit_total", "srv_port,ratelimit_group,ratelimit_kind,ratelimit_namespace,ratelimit_name,ratelimit_scope", "Requests refused by a rate limit of the application's port.")
 SERIES_COUNTER  (FAULTS,           "weft_faults_total",         "fault,route_kind,route_namespace,route_name", "Requests delayed or failed because a route says so.")
+SERIES_COUNTER  (HEDGES,           "weft_hedge_total",          L_ROUTE ",result", "Attempts beside a late one: sent, and what became of them.")
+SERIES_COUNTER  (MIRRORS,          "weft_mirror_total",         L_ROUTE ",result", "Copies of requests for mirrors, by what became of them.")
 
 SERIES_LE(1)
 SERIES_LE(2)

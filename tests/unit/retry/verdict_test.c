@@ -118,6 +118,71 @@ static void test_lost_without_policy(void **state)
     }
 }
 
+/* A hedge needs a policy that has hedges, a request that may run twice, and the budget; it does not wait. */
+static void test_hedges(void **state)
+{
+    static const struct wire_retry_policy hedges = {.hedge_ms = 20, .backoff_min_ms = 1000, .budget_ttl_ms = 1000,
+                                                    .budget_min_per_s = 1};
+    static const struct {
+        bool has_hedges, is_replayable;
+        uint8_t attempt;
+        uint32_t left_ms;
+        enum verdict want;
+    } cases[] = {
+        {true, true, 1, INF, VERDICT_GO},          {true, true, 16, INF, VERDICT_GO},
+        {true, true, 17, INF, VERDICT_LIMIT},      {true, false, 1, INF, VERDICT_DELIVERED},
+        {false, true, 1, INF, VERDICT_NOT_RETRYABLE}, {true, true, 1, 0, VERDICT_DEADLINE},
+        {true, true, 1, 1, VERDICT_GO},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wire_retry_policy policy = hedges;
+        struct wire_retry_ask ask = {.service = SLICE_LIT("ns/web:80"),
+                                     .attempt = cases[i].attempt,
+                                     .cause = 6,
+                                     .delivered = UNK,
+                                     .is_replayable = cases[i].is_replayable,
+                                     .left_ms = cases[i].left_ms,
+                                     .policy = &policy,
+                                     .n_policy = 1};
+        struct budgets *b = NULL;
+        uint32_t after_ms;
+
+        if (!cases[i].has_hedges)
+            policy.hedge_ms = 0;
+        assert_ptr_equal(budgets_new(2, &b), OK);
+        if (verdict_decide(b, &ask, 1000, 0.99, &after_ms) != cases[i].want)
+            fail_msg("case %zu", i);
+        assert_int_equal(after_ms, 0);
+        if (cases[i].want == VERDICT_GO) /* it came out of the budget */
+            assert_int_equal(verdict_decide(b, &ask, 1000, 0.99, &after_ms), VERDICT_BUDGET);
+        budgets_free(&b);
+    }
+}
+
+/* The server's side has said that it takes no further attempts for a while. */
+static void test_held(void **state)
+{
+    struct wire_retry_ask ask = {.service = SLICE_LIT("ns/web:80"), .attempt = 1, .left_ms = INF};
+    struct budgets *b = NULL;
+    uint32_t after_ms;
+
+    (void)state;
+    assert_ptr_equal(budgets_new(2, &b), OK);
+    budgets_hold(b, ask.service, 5000, 1000);
+    assert_int_equal(verdict_decide(b, &ask, 5000, 0, &after_ms), VERDICT_PRESSURE);
+    assert_int_equal(verdict_decide(b, &ask, 5999, 0, &after_ms), VERDICT_PRESSURE);
+    assert_int_equal(verdict_decide(b, &ask, 6000, 0, &after_ms), VERDICT_GO);
+    budgets_hold(b, ask.service, 7000, UINT32_MAX); /* as much as is believed */
+    budgets_hold(b, ask.service, 7000, 1);          /* never shorter */
+    assert_int_equal(verdict_decide(b, &ask, 7000 + BUDGET_HOLD_MAX_MS - 1, 0, &after_ms), VERDICT_PRESSURE);
+    assert_int_equal(verdict_decide(b, &ask, 7000 + BUDGET_HOLD_MAX_MS, 0, &after_ms), VERDICT_GO);
+    ask.service = SLICE_LIT("ns/other:80");
+    assert_int_equal(verdict_decide(b, &ask, 7000, 0, &after_ms), VERDICT_GO);
+    budgets_free(&b);
+}
+
 /* A refusal for another reason leaves the budget alone; an empty budget says so. */
 static void test_budget(void **state)
 {
@@ -192,6 +257,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_lost_without_policy),
+        cmocka_unit_test(test_hedges),
+        cmocka_unit_test(test_held),
         cmocka_unit_test(test_budget),
         cmocka_unit_test(test_tally),
     };
