@@ -287,6 +287,7 @@ err_t conn_dial(struct net *n, const struct sockaddr *to, socklen_t len, uint64_
 
 void conn_own(struct conn *c, const struct conn_events *events, void *owner)
 {
+    c->owners++;
     c->events = events;
     c->owner = owner;
     c->eof_told = false; /* the new owner is told, too */

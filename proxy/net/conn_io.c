@@ -74,7 +74,7 @@ static bool may_offer(const struct conn *c)
 /* Plaintext for the owner, in one piece with what it left before. */
 static void deliver(struct conn *c, slice_t bytes)
 {
-    const void *owner = c->owner;
+    unsigned owners = c->owners;
     size_t taken;
 
     if (buf_len(&c->kept) > 0) {
@@ -94,7 +94,7 @@ static void deliver(struct conn *c, slice_t bytes)
     BUG_ON(taken > bytes.n);
     if (taken < bytes.n && c->state == CONN_OPEN) {
         add(c, &c->kept, slice_skip(bytes, taken));
-        if (c->owner != owner) {
+        if (c->owners != owners) {
             /* It was handed over in the callback, when nothing was kept yet: the new owner sees the rest. */
             c->wants_offer = true;
             conn_need_work(c);

@@ -77,6 +77,7 @@ struct conn {
     enum close_reason why;
     const struct conn_events *events;
     void *owner;
+    unsigned owners; /* how often it changed hands: an owner's address may be that of one before it */
     struct record *rec;
     struct buf kept;      /* plaintext the owner has not taken */
     struct buf wire_in;   /* TLS: bytes of records not opened yet */

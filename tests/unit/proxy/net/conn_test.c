@@ -219,6 +219,27 @@ static struct record *record_of(enum record_role role)
     return r;
 }
 
+static size_t hand_over(struct conn *c, slice_t b)
+{
+    (void)b;
+    conn_own(c, &events, conn_owner(c));
+    return 2;
+}
+
+/* An owner that hands the conn on from on_bytes and is freed may have its successor at its own address. */
+static void test_the_next_owner_sees_the_rest_wherever_it_lives(void **state)
+{
+    static const struct conn_events first = {.on_bytes = hand_over};
+    struct world *w = world_with_conn();
+
+    (void)state;
+    conn_own(w->seen.c, &first, &w->seen);
+    say(w, "a rest");
+    assert_int_equal(w->seen.n, 4);
+    assert_memory_equal(w->seen.bytes, "rest", 4);
+    world_free(w);
+}
+
 /* What came with the last flight of the handshake: data and close_notify. The FIN behind them is no second
  * end, and a later owner is told of the clean one. */
 static void test_fin_behind_close_notify_changes_nothing(void **state)
@@ -519,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_bytes_come_and_go),
         cmocka_unit_test(test_what_is_not_taken_is_offered_again_in_one_piece),
         cmocka_unit_test(test_paused_conn_keeps_bytes_and_eof_until_resumed),
+        cmocka_unit_test(test_the_next_owner_sees_the_rest_wherever_it_lives),
         cmocka_unit_test(test_fin_behind_close_notify_changes_nothing),
         cmocka_unit_test(test_an_end_does_not_overtake_what_was_kept),
         cmocka_unit_test(test_pause_bits_are_independent),
