@@ -90,6 +90,7 @@ struct mesh_session {
     slice_t public_key; /* CURVE */
     uint16_t inbound_port;
     uint32_t processes;
+    uint32_t weight; /* of its endpoints */
     bool is_serving;
     int64_t opened_ms;
     int64_t skew_ms; /* pod's clock minus ours */

@@ -68,7 +68,8 @@ err_t mesh_each_session(struct mesh *m, void (*fn)(void *, const struct mesh_ses
                                          .opened_ms = db_i64(s, 14),
                                          .skew_ms = db_i64(s, 15),
                                          .acked = (uint64_t)db_i64(s, 16),
-                                        .app_version = db_text(s, 17)};
+                                        .app_version = db_text(s, 17),
+                                         .weight = (uint32_t)db_i64(s, 18)};
         fn(arg, &row);
     }
     return e;

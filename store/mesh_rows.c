@@ -49,12 +49,12 @@ err_t mesh_put_session(struct mesh *m, const struct mesh_session *s)
     TRY(mesh_end_session(m, s->ns, s->pod, SLICE_LIT("replaced")));
     return db_run(&m->db, MS_SESSION_ADD,
                   "iitttttttittti"
-                  "iiiiit",
+                  "iiiiiti",
                   MESH_STAMP(m), s->ns, s->pod, s->workload, s->service_account, s->identity,
                   s->zone, s->version, (int64_t)s->incarnation, s->addresses, s->serves,
                   s->public_key, (int64_t)s->inbound_port, (int64_t)s->processes,
                   (int64_t)s->is_serving, s->opened_ms, s->skew_ms, (int64_t)s->acked,
-                  s->app_version);
+                  s->app_version, (int64_t)s->weight);
 }
 
 err_t mesh_end_session(struct mesh *m, slice_t ns, slice_t pod, slice_t why)

@@ -158,7 +158,19 @@ static const char *const second_form[] = {
     NULL,
 };
 
-const char *const *const mesh_migrations[] = {first_form, second_form, NULL};
+/* The weight of a pod's endpoints. */
+static const char *const third_form[] = {
+    "ALTER TABLE sessions ADD COLUMN weight INTEGER NOT NULL DEFAULT 10000;",
+    "DROP VIEW mesh_sessions;"
+    "CREATE VIEW mesh_sessions AS /* pods connected to the broker */ "
+    "SELECT ns AS namespace,pod,workload,service_account,identity,zone,version,addresses,serves,"
+    "inbound_port,is_serving AS serving,processes,printf('%016x',incarnation) AS incarnation,"
+    "acked AS acked_revision,skew_ms AS clock_skew_ms," TIME_OF("opened_ms") " AS opened,"
+    TIME_OF("heard_ms") " AS last_heard," SINCE ",app_version,weight FROM sessions" NOW ";",
+    NULL,
+};
+
+const char *const *const mesh_migrations[] = {first_form, second_form, third_form, NULL};
 
 const char *const mesh_sql[MS_N] = {
 #define STATEMENT(name, sql) [MS_##name] = sql,

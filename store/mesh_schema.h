@@ -44,13 +44,13 @@ extern const char *const *const mesh_migrations[];
     STATEMENT(SESSION_ADD, "INSERT INTO sessions(valid_from_rev,from_ms,ns,pod,workload,"          \
                            "service_account,identity,zone,version,incarnation,addresses,serves,"   \
                            "public_key,inbound_port,processes,is_serving,opened_ms,skew_ms,acked," \
-                           "heard_ms,app_version) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,"  \
-                           "?13,?14,?15,?16,?17,?18,?19,?2,?20)")                                  \
+                           "heard_ms,app_version,weight) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,"   \
+                           "?11,?12,?13,?14,?15,?16,?17,?18,?19,?2,?20,?21)")                      \
     STATEMENT(SESSION_NOTE, "UPDATE sessions SET acked=?1,heard_ms=?2,skew_ms=?3"                  \
                             " WHERE ns=?4 AND pod=?5 AND valid_to_rev IS NULL")                    \
     STATEMENT(SESSION_EACH, "SELECT ns,pod,workload,service_account,identity,zone,version,"        \
                             "incarnation,addresses,serves,public_key,inbound_port,processes,"      \
-                            "is_serving,opened_ms,skew_ms,acked,app_version FROM sessions"         \
+                            "is_serving,opened_ms,skew_ms,acked,app_version,weight FROM sessions"  \
                             " WHERE valid_to_rev IS NULL")                                         \
     STATEMENT(LINK_KEY_ADD, "INSERT INTO curve_keys(valid_from_rev,from_ms,public_key,ns,"         \
                             "service_account,pod,used_ms) VALUES(?1,?2,?3,?4,?5,?6,?2)")           \

@@ -29,12 +29,74 @@ static const struct kind_info {
                               "gateway.networking.k8s.io/v1beta1", "policy.linkerd.io/v1beta3",
                               "policy.linkerd.io/v1beta2", "policy.linkerd.io/v1beta1",
                               "policy.linkerd.io/v1alpha1", NULL},
-                             resource_check_http_route},
+                             resource_check_route},
+    [RESOURCE_GRPC_ROUTE] = {"GRPCRoute",
+                             "grpcroutes",
+                             "gr",
+                             {"gateway.networking.k8s.io/v1",
+                              "gateway.networking.k8s.io/v1alpha2", NULL},
+                             resource_check_route},
+    [RESOURCE_TLS_ROUTE] = {"TLSRoute",
+                            "tlsroutes",
+                            "tlr",
+                            {"gateway.networking.k8s.io/v1",
+                             "gateway.networking.k8s.io/v1alpha3",
+                             "gateway.networking.k8s.io/v1alpha2", NULL},
+                            resource_check_route},
+    [RESOURCE_TCP_ROUTE] = {"TCPRoute",
+                            "tcproutes",
+                            "tcr",
+                            {"gateway.networking.k8s.io/v1alpha2", NULL},
+                            resource_check_route},
+    [RESOURCE_SERVICE_PROFILE] = {"ServiceProfile",
+                                  "serviceprofiles",
+                                  "sp",
+                                  {"linkerd.io/v1alpha2", "linkerd.io/v1alpha1", NULL},
+                                  resource_check_profile},
+    [RESOURCE_RATE_LIMIT] = {"HTTPLocalRateLimitPolicy",
+                             "httplocalratelimitpolicies",
+                             "ratelimit",
+                             {"policy.linkerd.io/v1alpha1", NULL},
+                             resource_check_rate},
+    [RESOURCE_FAULT_INJECTION] = {"HTTPFaultInjection",
+                                  "httpfaultinjections",
+                                  "fault",
+                                  {"weft.io/v1", NULL},
+                                  resource_check_fault},
 };
 
 const char *resource_kind_name(enum resource_kind kind)
 {
     return kinds[kind].kind;
+}
+
+bool resource_is_route(enum resource_kind kind)
+{
+    return kind >= RESOURCE_HTTP_ROUTE && kind <= RESOURCE_TCP_ROUTE;
+}
+
+static bool names_fault(const struct route_filters *f, slice_t fault)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (f->list[i].kind == ROUTE_FILTER_EXTENSION && slice_is(f->refs[i].name, fault))
+            return true;
+    return false;
+}
+
+bool resource_uses_fault(const struct resource *r, slice_t fault)
+{
+    if (!resource_is_route(r->kind))
+        return false;
+    for (size_t i = 0; i < r->route.n_rules; i++) {
+        const struct route_rule *rule = &r->route.rules[i];
+
+        if (names_fault(&rule->filters, fault))
+            return true;
+        for (size_t b = 0; b < rule->n_backends; b++)
+            if (names_fault(&rule->backends[b].filters, fault))
+                return true;
+    }
+    return false;
 }
 
 bool resource_kind_find(slice_t text, enum resource_kind *out)
@@ -73,14 +135,6 @@ void resource_note(struct resource *r, const char *note)
 {
     if (r->n_notes < RESOURCE_NOTES)
         r->notes[r->n_notes++] = note;
-}
-
-bool resource_annotation(const struct look *root, const char *name, struct look up[2],
-                         struct look *out)
-{
-    up[1].v = NULL;
-    return look_at(root, "metadata", &up[0]) && look_at(&up[0], "annotations", &up[1]) &&
-           look_at(&up[1], name, out);
 }
 
 /* ---- kind and metadata ---- */

@@ -19,6 +19,12 @@ enum resource_kind {
     RESOURCE_SERVICE,
     RESOURCE_ENDPOINT_SLICE,
     RESOURCE_HTTP_ROUTE,
+    RESOURCE_GRPC_ROUTE,
+    RESOURCE_TLS_ROUTE,
+    RESOURCE_TCP_ROUTE,
+    RESOURCE_SERVICE_PROFILE,
+    RESOURCE_RATE_LIMIT,      /* HTTPLocalRateLimitPolicy */
+    RESOURCE_FAULT_INJECTION, /* HTTPFaultInjection */
     RESOURCE_KINDS
 };
 
@@ -36,12 +42,13 @@ enum {
 const char *protocol_name(uint8_t protocol);
 bool protocol_parse(slice_t text, uint8_t *out);
 
-/* What the annotations timeout.linkerd.io/ and retry.linkerd.io/ say. */
+/* What the annotations timeout.linkerd.io/, timeout.weft.io/, retry.linkerd.io/ and
+ * retry.weft.io/ say. */
 struct resource_limits {
     bool has_timeouts; /* any timeout annotation is there: none is inherited from the service */
     bool has_request;  /* timeout.linkerd.io/request is, perhaps as 0 */
-    uint32_t request_ms, backend_ms, idle_ms; /* 0 none */
-    bool has_retry;                           /* any retry annotation is there: likewise */
+    uint32_t request_ms, backend_ms, idle_ms, head_ms; /* 0 none */
+    bool has_retry; /* any retry annotation is there: likewise */
     struct wire_retry_policy retry;
 };
 
@@ -60,6 +67,11 @@ struct service {
     slice_t cluster_ip; /* as written; empty: the mesh allots one */
     bool is_headless;   /* clusterIP: None */
     struct resource_limits limits;
+    /* The annotations balancer.*, limit.weft.io/; has_: one of them is there. */
+    bool has_balancing, has_breaker;
+    struct wire_balancing balancing;
+    struct wire_breaker breaker;
+    uint32_t connections_max, waiting_max, app_connections_max; /* 0 none, default, none */
 };
 
 struct slice_endpoint {
@@ -74,6 +86,7 @@ struct endpoint_slice {
     size_t n_ports;
     struct slice_endpoint *endpoints;
     size_t n_endpoints;
+    uint32_t weight; /* of each of them: balancer.weft.io/weight, else 10000 */
 };
 
 struct route_parent {
@@ -81,20 +94,35 @@ struct route_parent {
     uint16_t port;           /* 0: all ports */
 };
 
+/* What a filter points at: a mirror's service, or the HTTPFaultInjection (port 0) of an
+ * ExtensionRef. */
+struct route_ref {
+    slice_t namespace, name;
+    uint16_t port;
+};
+
+/* A filter that is not on the wire: replaced by what its HTTPFaultInjection says
+ * (destination.c). */
+enum { ROUTE_FILTER_EXTENSION = 200 };
+
+struct route_filters {
+    struct wire_filter *list;
+    struct route_ref *refs; /* beside each of the list; empty names where there is nothing */
+    size_t n;
+};
+
 struct route_backend {
     slice_t namespace, name;
     uint16_t port;
     uint32_t weight;
-    struct wire_filter *filters;
-    size_t n_filters;
+    struct route_filters filters;
 };
 
 struct route_rule {
     slice_t name;
     struct wire_match *matches; /* none: everything */
     size_t n_matches;
-    struct wire_filter *filters;
-    size_t n_filters;
+    struct route_filters filters;
     struct route_backend *backends; /* none: the parent itself */
     size_t n_backends;
     bool has_timeouts; /* the rule's own stanza */
@@ -103,7 +131,8 @@ struct route_rule {
     struct wire_retry_policy retry;
 };
 
-struct http_route {
+/* HTTPRoute, GRPCRoute, TLSRoute (hosts: of the SNI; one rule), TCPRoute (one rule). */
+struct route {
     struct route_parent *parents;
     size_t n_parents;
     struct wire_host_match *hosts; /* lower case */
@@ -111,6 +140,56 @@ struct http_route {
     struct route_rule *rules;
     size_t n_rules;
     struct resource_limits limits;
+    uint32_t mirrors_max; /* mirror.weft.io/max-running; 0: 100 */
+};
+
+struct profile_route {
+    slice_t name;
+    struct wire_match *matches; /* the condition in disjunctive normal form */
+    size_t n_matches;
+    struct wire_response_class *classes;
+    size_t n_classes;
+    bool is_retryable;
+    uint32_t timeout_ms; /* 0 none */
+};
+
+struct port_range {
+    uint16_t low, high;
+};
+
+struct service_profile {
+    slice_t service_namespace, service; /* from its name: SERVICE.NS.svc.DOMAIN */
+    struct profile_route *routes;
+    size_t n_routes;
+    struct route_backend *overrides; /* dstOverrides; port 0: that of the request. Weights are
+                                        thousandths */
+    size_t n_overrides;
+    struct port_range *opaque_ports;
+    size_t n_opaque_ports;
+    uint32_t budget_permille, budget_min_per_s, budget_ttl_ms; /* 0: the defaults */
+};
+
+struct rate_client {
+    slice_t namespace, name; /* of a service account */
+};
+
+struct rate_exception {
+    uint32_t per_s;
+    struct rate_client *clients;
+    size_t n_clients;
+};
+
+struct rate_policy {
+    slice_t service; /* in the policy's namespace */
+    uint16_t port;   /* 0: all ports */
+    uint32_t total_per_s, identity_per_s;
+    struct rate_exception *overrides;
+    size_t n_overrides;
+};
+
+struct fault_injection {
+    bool has_delay, has_abort; /* false also if its percent is 0 */
+    struct wire_filter delay, abort;
 };
 
 #define RESOURCE_NOTES 8
@@ -127,7 +206,10 @@ struct resource {
     union {
         struct service service;
         struct endpoint_slice endpoint_slice;
-        struct http_route http_route;
+        struct route route; /* of all four kinds */
+        struct service_profile profile;
+        struct rate_policy rate;
+        struct fault_injection fault;
     };
     struct arena arena; /* private: everything above */
 };
@@ -150,6 +232,12 @@ bool resource_identify(const json_t *object, slice_t default_namespace, char kin
 
 /* "HTTPRoute" and its plural for commands, "httproutes". */
 const char *resource_kind_name(enum resource_kind kind);
+
+/* HTTPRoute, GRPCRoute, TLSRoute or TCPRoute. */
+bool resource_is_route(enum resource_kind kind);
+
+/* Whether a filter of this route points at the HTTPFaultInjection of this name (in its own namespace). */
+bool resource_uses_fault(const struct resource *r, slice_t fault);
 
 /* A kind by its name, plural or short form ("HTTPRoute", "httproutes", "svc"), case ignored. */
 bool resource_kind_find(slice_t text, enum resource_kind *out);

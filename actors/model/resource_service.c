@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_PORTS = 64, MAX_ENDPOINTS = 4096, MAX_RANGES = 64 };
+enum { MAX_PORTS = 64, MAX_ENDPOINTS = 4096, MAX_RANGES = 64, NORMAL_WEIGHT = 10000 };
 
 static const char *const root_fields[] = {"apiVersion", "kind",   "metadata",
                                           "spec",       "status", NULL};
@@ -115,19 +115,6 @@ static err_t check_ports(const struct look *at, bool is_service, struct service_
 
 /* ---- opaque ports: "25,3306,8000-8010" and names ---- */
 
-static bool parse_range(slice_t word, uint64_t *low, uint64_t *high)
-{
-    const uint8_t *dash = word.n > 0 ? memchr(word.p, '-', word.n) : NULL;
-    size_t n = dash != NULL ? (size_t)(dash - word.p) : word.n;
-
-    if (!slice_to_u64(slice(word.p, n), low))
-        return false;
-    *high = *low;
-    if (dash != NULL && !slice_to_u64(slice_skip(word, n + 1), high))
-        return false;
-    return *low >= 1 && *high <= 65535 && *low <= *high;
-}
-
 static slice_t trim(slice_t s)
 {
     while (s.n > 0 && s.p[0] == ' ')
@@ -139,14 +126,15 @@ static slice_t trim(slice_t s)
 
 static err_t apply_opaque_word(const struct look *at, slice_t word, struct service *s)
 {
-    uint64_t low = 0, high = 0;
-    bool is_range = parse_range(word, &low, &high), is_name = false;
+    struct port_range range = {0, 0};
+    bool is_range = resource_parse_range(word, &range), is_name = false;
 
     for (size_t i = 0; i < s->n_ports; i++) {
         bool has_name = !is_range && word.n > 0 && slice_is(s->ports[i].name, word);
 
         is_name = is_name || has_name;
-        if (has_name || (is_range && s->ports[i].port >= low && s->ports[i].port <= high))
+        if (has_name ||
+            (is_range && s->ports[i].port >= range.low && s->ports[i].port <= range.high))
             s->ports[i].protocol = PROTOCOL_OPAQUE;
     }
     if (!is_range && !is_name)
@@ -225,7 +213,7 @@ err_t resource_check_service(const struct look *root, struct resource *r)
         "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "healthCheckNodePort",
         "trafficDistribution", NULL};
     struct service *s = &r->service;
-    struct look spec, field, up[2];
+    struct look spec, field;
 
     TRY(look_object(root, root_fields));
     TRY(look_need(root, "spec", &spec));
@@ -237,9 +225,9 @@ err_t resource_check_service(const struct look *root, struct resource *r)
     if (s->n_ports == 0)
         return look_refuse(&field, "must have at least one port");
     TRY(check_opaque_ports(root, s));
-    if (resource_annotation(root, "balancer.linkerd.io/failure-accrual", up, &field))
-        resource_note(r, "balancer.linkerd.io/failure-accrual: accepted, not acted on yet");
-    return resource_check_limits(root, false, &s->limits);
+    TRY(resource_check_annotations(root));
+    TRY(resource_check_balancing(root, s));
+    return resource_check_limits(root, &s->limits);
 }
 
 /* ---- EndpointSlice ---- */
@@ -337,11 +325,15 @@ err_t resource_check_endpoint_slice(const struct look *root, struct resource *r)
                                          "endpoints",  "ports", NULL};
     static const char *const types[] = {"IPv4", "IPv6", NULL};
     struct endpoint_slice *s = &r->endpoint_slice;
-    struct look field;
+    struct look field, up[2];
     size_t type, n;
     void *endpoints;
 
     TRY(look_object(root, fields));
+    TRY(resource_check_annotations(root));
+    s->weight = NORMAL_WEIGHT;
+    if (resource_annotation(root, "balancer.weft.io/weight", up, &field))
+        TRY(resource_parse_whole(&field, 0, 1000000, &s->weight));
     TRY(check_service_label(root, &s->service));
     TRY(look_need(root, "addressType", &field));
     TRY(look_word(&field, types, &type));

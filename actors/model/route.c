@@ -25,9 +25,12 @@ struct match_test {
     enum path_rank path_rank;
     slice_t path; /* PREFIX: without a trailing slash */
     struct regex *path_regex;
-    struct value_test *headers, *query; /* owned */
-    size_t n_headers, n_query;
+    struct value_test *headers, *query, *conditions; /* owned */
+    size_t n_headers, n_query, n_conditions;
 };
+
+/* What rules of connections have instead of a match. */
+static const struct match_test fits_everything = {.path_rank = PATH_EVERYTHING};
 
 struct candidate {
     enum host_rank host_rank;
@@ -42,6 +45,8 @@ struct route_table {
     size_t n_tests;
     struct candidate *candidates; /* owned, best first */
     size_t n_candidates;
+    struct candidate *by_sni; /* owned, best first; rules are indices of tls_rules */
+    size_t n_by_sni;
 };
 
 /* ---- building ---- */
@@ -87,6 +92,25 @@ static err_t compile_values(const struct wire_rule *rule, const struct wire_matc
     return OK;
 }
 
+static err_t compile_conditions(const struct wire_rule *rule, const struct wire_match *m,
+                                struct match_test *t, char why[160])
+{
+    if (m->n_conditions == 0)
+        return OK;
+    t->conditions = calloc(m->n_conditions, sizeof(*t->conditions));
+    if (t->conditions == NULL)
+        return ERR_OF(NOMEM);
+    t->n_conditions = m->n_conditions;
+    for (size_t i = 0; i < m->n_conditions; i++) {
+        t->conditions[i].value = m->conditions[i].value;
+        if (m->conditions[i].what == ROUTE_CONDITION_PATH)
+            TRY(compile_regex(m->conditions[i].value, rule, &t->conditions[i].regex, why));
+        else if (m->conditions[i].what != ROUTE_CONDITION_METHOD)
+            return refuse(rule, "a condition of an unknown kind", why);
+    }
+    return OK;
+}
+
 static err_t compile_path(const struct wire_rule *rule, const struct wire_match *m,
                           struct match_test *t, char why[160])
 {
@@ -121,18 +145,17 @@ static err_t compile_match(const struct wire_rule *rule, const struct wire_match
     }
     TRY(compile_path(rule, m, t, why));
     TRY(compile_values(rule, m->headers, m->n_headers, &t->headers, &t->n_headers, why));
-    return compile_values(rule, m->query, m->n_query, &t->query, &t->n_query, why);
+    TRY(compile_values(rule, m->query, m->n_query, &t->query, &t->n_query, why));
+    return compile_conditions(rule, m, t, why);
 }
 
-static void add_candidate(struct route_table *t, const struct match_test *test, size_t rule,
-                          const struct wire_host_match *host)
+static void add_candidate(struct candidate *list, size_t *n, const struct match_test *test,
+                          size_t rule, const struct wire_host_match *host)
 {
-    struct candidate *c = &t->candidates[t->n_candidates];
+    struct candidate *c = &list[*n];
 
-    *c = (struct candidate){.host_rank = HOST_ANY,
-                            .test = test,
-                            .rule = (uint32_t)rule,
-                            .order = (uint32_t)t->n_candidates};
+    *c = (struct candidate){
+        .host_rank = HOST_ANY, .test = test, .rule = (uint32_t)rule, .order = (uint32_t)*n};
     if (host != NULL && slice_starts(host->host, SLICE_LIT("*."))) {
         c->host_rank = HOST_WILDCARD;
         c->host = slice_skip(host->host, 1);
@@ -140,7 +163,50 @@ static void add_candidate(struct route_table *t, const struct match_test *test, 
         c->host_rank = HOST_EXACT;
         c->host = host->host;
     }
-    t->n_candidates++;
+    (*n)++;
+}
+
+/* One per host, or one for all. */
+static void add_candidates(struct candidate *list, size_t *n, const struct match_test *test,
+                           size_t index, const struct wire_rule *rule)
+{
+    if (rule->n_hosts == 0)
+        add_candidate(list, n, test, index, NULL);
+    for (size_t h = 0; h < rule->n_hosts; h++)
+        add_candidate(list, n, test, index, &rule->hosts[h]);
+}
+
+static err_t check_filters(const struct wire_destination *d, const struct wire_rule *rule,
+                           const struct wire_filter *filters, size_t n, char why[160])
+{
+    for (size_t i = 0; i < n; i++) {
+        if (filters[i].kind < ROUTE_FILTER_REQUEST_HEADERS ||
+            filters[i].kind > ROUTE_FILTER_DELAY)
+            return refuse(rule, "a filter of an unknown kind", why);
+        if (filters[i].kind == ROUTE_FILTER_MIRROR && filters[i].backend >= d->n_backends)
+            return refuse(rule, "a mirror that is not in the view", why);
+        if (filters[i].path_kind > ROUTE_REWRITE_PREFIX || filters[i].share_ppm > 1000000)
+            return refuse(rule, "a filter that makes no sense", why);
+        for (size_t e = 0; e < filters[i].n_edits; e++)
+            if (filters[i].edits[e].verb > ROUTE_EDIT_REMOVE)
+                return refuse(rule, "a header edit of an unknown kind", why);
+    }
+    return OK;
+}
+
+/* Everything of a rule that points somewhere or has a kind. */
+static err_t check_rule(const struct wire_destination *d, const struct wire_rule *rule,
+                        char why[160])
+{
+    TRY(check_filters(d, rule, rule->filters, rule->n_filters, why));
+    for (size_t i = 0; i < rule->n_backends; i++) {
+        const struct wire_weighted *w = &rule->backends[i];
+
+        if (w->backend >= d->n_backends)
+            return refuse(rule, "a backend that is not in the view", why);
+        TRY(check_filters(d, rule, w->filters, w->n_filters, why));
+    }
+    return OK;
 }
 
 static err_t add_rule(struct route_table *t, size_t index, char why[160])
@@ -148,17 +214,12 @@ static err_t add_rule(struct route_table *t, size_t index, char why[160])
     const struct wire_rule *rule = &t->d->rules[index];
     size_t n_matches = rule->n_matches > 0 ? rule->n_matches : 1;
 
-    for (size_t i = 0; i < rule->n_backends; i++)
-        if (rule->backends[i].backend >= t->d->n_backends)
-            return refuse(rule, "a backend that is not in the view", why);
+    TRY(check_rule(t->d, rule, why));
     for (size_t i = 0; i < n_matches; i++) {
         struct match_test *test = &t->tests[t->n_tests++];
 
         TRY(compile_match(rule, rule->n_matches > 0 ? &rule->matches[i] : NULL, test, why));
-        if (rule->n_hosts == 0)
-            add_candidate(t, test, index, NULL);
-        for (size_t h = 0; h < rule->n_hosts; h++)
-            add_candidate(t, test, index, &rule->hosts[h]);
+        add_candidates(t->candidates, &t->n_candidates, test, index, rule);
     }
     return OK;
 }
@@ -168,29 +229,62 @@ static int more_first(size_t a, size_t b)
     return a > b ? -1 : a < b ? 1 : 0;
 }
 
-static int compare(const void *left, const void *right)
+/* Which of the two comes first, and what decided. */
+static int compare_by(const struct candidate *a, const struct candidate *b, enum route_by *by)
 {
-    const struct candidate *a = left, *b = right;
     const struct match_test *x = a->test, *y = b->test;
     bool x_method = x->match != NULL && x->match->method.n > 0;
     bool y_method = y->match != NULL && y->match->method.n > 0;
     int c;
 
+    *by = ROUTE_BY_HOST;
     if (a->host_rank != b->host_rank)
         return a->host_rank < b->host_rank ? -1 : 1;
     if ((c = more_first(a->host.n, b->host.n)) != 0)
         return c;
+    *by = ROUTE_BY_PATH;
     if (x->path_rank != y->path_rank)
         return x->path_rank < y->path_rank ? -1 : 1;
     if (x->path_rank == PATH_PREFIX && (c = more_first(x->path.n, y->path.n)) != 0)
         return c;
+    *by = ROUTE_BY_METHOD;
     if (x_method != y_method)
         return x_method ? -1 : 1;
+    *by = ROUTE_BY_HEADERS;
     if ((c = more_first(x->n_headers, y->n_headers)) != 0)
         return c;
+    *by = ROUTE_BY_QUERY;
     if ((c = more_first(x->n_query, y->n_query)) != 0)
         return c;
+    *by = ROUTE_BY_ORDER;
     return a->order < b->order ? -1 : 1; /* orders differ */
+}
+
+static int compare(const void *left, const void *right)
+{
+    enum route_by ignored;
+
+    return compare_by(left, right, &ignored);
+}
+
+/* Rules of connections: their hosts, backends and nothing else. */
+static err_t build_sni(struct route_table *t, char why[160])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < t->d->n_tcp_rules; i++)
+        TRY(check_rule(t->d, &t->d->tcp_rules[i], why));
+    for (size_t i = 0; i < t->d->n_tls_rules; i++)
+        n += t->d->tls_rules[i].n_hosts > 0 ? t->d->tls_rules[i].n_hosts : 1;
+    t->by_sni = calloc(n + 1, sizeof(*t->by_sni));
+    if (t->by_sni == NULL)
+        return ERR_OF(NOMEM);
+    for (size_t i = 0; i < t->d->n_tls_rules; i++) {
+        TRY(check_rule(t->d, &t->d->tls_rules[i], why));
+        add_candidates(t->by_sni, &t->n_by_sni, &fits_everything, i, &t->d->tls_rules[i]);
+    }
+    qsort(t->by_sni, t->n_by_sni, sizeof(*t->by_sni), compare);
+    return OK;
 }
 
 static err_t build(struct route_table *t, char why[160])
@@ -215,8 +309,9 @@ static err_t build(struct route_table *t, char why[160])
         return ERR_OF(NOMEM);
     for (size_t i = 0; i < t->d->n_rules; i++)
         TRY(add_rule(t, i, why));
-    qsort(t->candidates, t->n_candidates, sizeof(*t->candidates), compare);
-    return OK;
+    if (!t->d->in_order)
+        qsort(t->candidates, t->n_candidates, sizeof(*t->candidates), compare);
+    return build_sni(t, why);
 }
 
 err_t route_table_new(const struct wire_destination *d, struct route_table **out, char why[160])
@@ -254,7 +349,9 @@ void route_table_free(struct route_table **t)
         regex_free(&m->path_regex);
         free_values(m->headers, m->n_headers);
         free_values(m->query, m->n_query);
+        free_values(m->conditions, m->n_conditions);
     }
+    free((*t)->by_sni);
     free((*t)->tests);
     free((*t)->candidates);
     free(*t);
@@ -362,39 +459,123 @@ static bool query_fits(const struct value_test *v, slice_t query)
     return false;
 }
 
-static bool test_fits(const struct match_test *t, const struct route_request *r)
+static bool condition_fits(const struct match_test *t, size_t i, const struct route_request *r)
+{
+    const struct wire_condition *c = &t->match->conditions[i];
+    bool fits = c->what == ROUTE_CONDITION_PATH ? regex_matches(t->conditions[i].regex, r->path)
+                                                : slice_is(c->value, r->method);
+
+    return fits != c->is_not;
+}
+
+/* The first part that does not fit; *which of several. */
+static enum route_part first_miss(const struct match_test *t, const struct route_request *r,
+                                  size_t *which)
 {
     if (t->match == NULL)
-        return true;
+        return ROUTE_PART_NONE;
     if (t->match->method.n > 0 && !slice_is(t->match->method, r->method))
-        return false;
+        return ROUTE_PART_METHOD;
     if (!path_fits(t, r->path))
-        return false;
-    for (size_t i = 0; i < t->n_headers; i++)
-        if (!header_fits(&t->headers[i], r))
-            return false;
-    for (size_t i = 0; i < t->n_query; i++)
-        if (!query_fits(&t->query[i], r->query))
-            return false;
-    return true;
+        return ROUTE_PART_PATH;
+    for (*which = 0; *which < t->n_headers; (*which)++)
+        if (!header_fits(&t->headers[*which], r))
+            return ROUTE_PART_HEADER;
+    for (*which = 0; *which < t->n_query; (*which)++)
+        if (!query_fits(&t->query[*which], r->query))
+            return ROUTE_PART_QUERY;
+    for (*which = 0; *which < t->n_conditions; (*which)++)
+        if (!condition_fits(t, *which, r))
+            return ROUTE_PART_CONDITION;
+    return ROUTE_PART_NONE;
+}
+
+static const struct candidate *find(struct route_table *t, const struct route_request *request,
+                                    slice_t host)
+{
+    size_t which;
+
+    for (size_t i = 0; i < t->n_candidates; i++) {
+        const struct candidate *c = &t->candidates[i];
+
+        if (host_fits(c, host) && first_miss(c->test, request, &which) == ROUTE_PART_NONE)
+            return c;
+    }
+    return NULL;
 }
 
 bool route_match(struct route_table *t, const struct route_request *request,
                  struct route_found *out)
 {
-    slice_t host = name_host_of(request->host);
+    const struct candidate *c = find(t, request, name_host_of(request->host));
 
-    for (size_t i = 0; i < t->n_candidates; i++) {
-        const struct candidate *c = &t->candidates[i];
+    if (c == NULL)
+        return false;
+    out->rule = &t->d->rules[c->rule];
+    out->index = c->rule;
+    out->match = c->test->match;
+    return true;
+}
 
-        if (!host_fits(c, host) || !test_fits(c->test, request))
+bool route_match_sni(const struct route_table *t, slice_t server_name, struct route_found *out)
+{
+    slice_t host = name_host_of(server_name); /* without a trailing dot */
+
+    for (size_t i = 0; i < t->n_by_sni; i++) {
+        if (!host_fits(&t->by_sni[i], host))
             continue;
-        out->rule = &t->d->rules[c->rule];
-        out->index = c->rule;
-        out->match = c->test->match;
+        out->index = t->by_sni[i].rule;
+        out->rule = &t->d->tls_rules[out->index];
+        out->match = NULL;
         return true;
     }
     return false;
+}
+
+/* ---- why ---- */
+
+/* Takes the candidate into its rule's verdict if it came further than those before. */
+static void note_candidate(const struct route_table *t, const struct candidate *c,
+                           const struct candidate *winner, const struct route_request *request,
+                           slice_t host, struct route_verdict *v)
+{
+    size_t which = 0;
+    enum route_part missed =
+        host_fits(c, host) ? first_miss(c->test, request, &which) : ROUTE_PART_HOST;
+    bool is_first = v->rule == SIZE_MAX;
+
+    if (!is_first &&
+        (v->missed == ROUTE_PART_NONE || (missed != ROUTE_PART_NONE && missed <= v->missed)))
+        return;
+    *v = (struct route_verdict){.rule = c->rule,
+                                .match = c->test->match,
+                                .is_chosen = c == winner,
+                                .missed = missed,
+                                .which = which};
+    if (c->host_rank != HOST_ANY) /* as written: a wildcard with its star */
+        v->host = c->host_rank == HOST_EXACT ? c->host : slice(c->host.p - 1, c->host.n + 1);
+    if (missed == ROUTE_PART_NONE && winner != NULL && c != winner) {
+        if (t->d->in_order)
+            v->lost_by = ROUTE_BY_ORDER;
+        else
+            (void)compare_by(winner, c, &v->lost_by);
+    }
+}
+
+size_t route_explain(struct route_table *t, const struct route_request *request,
+                     struct route_verdict *out, size_t cap)
+{
+    slice_t host = name_host_of(request->host);
+    const struct candidate *winner = find(t, request, host);
+    size_t n = t->d->n_rules < cap ? t->d->n_rules : cap;
+
+    for (size_t i = 0; i < n; i++)
+        out[i].rule = SIZE_MAX;
+    for (size_t i = 0; i < t->n_candidates; i++)
+        if (t->candidates[i].rule < n)
+            note_candidate(t, &t->candidates[i], winner, request, host,
+                           &out[t->candidates[i].rule]);
+    return n;
 }
 
 const struct wire_weighted *route_pick(const struct wire_rule *rule, uint64_t random,

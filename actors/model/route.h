@@ -10,7 +10,12 @@
  *   4. headers   more before fewer
  *   5. query     more before fewer
  *   6. order     of the rules in the destination, then of the matches in the rule
- * None of that depends on the request, so a table is sorted once and the first fit decides.
+ * None of that depends on the request, so a table is sorted once and the first fit decides. A
+ * destination that is `in_order` (a ServiceProfile's) is not sorted: the first rule that fits.
+ *
+ * Connections of TLS follow tls_rules by their server name alone: exact before wildcards,
+ * longer wildcards first, rules without hosts last, then the order. Opaque ones follow
+ * tcp_rules[0].
  */
 #ifndef MODEL_ROUTE_H
 #define MODEL_ROUTE_H
@@ -37,6 +42,7 @@ enum {
 };
 enum { BALANCING_EWMA, BALANCING_LEAST_REQUESTS, BALANCING_ROUND_ROBIN, BALANCING_HASH };
 enum { HASH_BY_NOTHING, HASH_BY_HEADER, HASH_BY_COOKIE, HASH_BY_SOURCE };
+enum { ROUTE_CONDITION_PATH, ROUTE_CONDITION_METHOD };
 enum { ROUTE_EDIT_ADD, ROUTE_EDIT_SET, ROUTE_EDIT_REMOVE };
 enum { ROUTE_REWRITE_NOTHING, ROUTE_REWRITE_WHOLE, ROUTE_REWRITE_PREFIX };
 enum { ROUTE_BACKEND_EXISTS, ROUTE_BACKEND_MISSING };
@@ -59,9 +65,9 @@ struct route_found {
     const struct wire_match *match; /* NULL if the rule has no matches */
 };
 
-/* Compiles the rules. `d` is borrowed: it must live, unchanged, as long as the table.
- * MODEL_PATTERN, MODEL_LIMIT, MODEL_INVALID (a kind or a backend's index that makes no sense):
- * the view is not usable and why[160] says which rule. NOMEM. */
+/* Compiles the rules (of HTTP and of TLS). `d` is borrowed: it must live, unchanged, as long as
+ * the table. MODEL_PATTERN, MODEL_LIMIT, MODEL_INVALID (a kind or a backend's index that makes
+ * no sense): the view is not usable and why[160] says which rule. NOMEM. */
 MUST_USE err_t route_table_new(const struct wire_destination *d, struct route_table **out,
                                char why[160]);
 void route_table_free(struct route_table **t);
@@ -69,6 +75,49 @@ void route_table_free(struct route_table **t);
 /* False: no rule fits (answer CODE_NO_ROUTE). */
 bool route_match(struct route_table *t, const struct route_request *request,
                  struct route_found *out);
+
+/* The rule of tls_rules for a server name (empty: none was sent; only rules without hosts fit).
+ * False: no rule fits, to be refused, unless the destination has no tls_rules at all.
+ * found->match is NULL. */
+bool route_match_sni(const struct route_table *t, slice_t server_name, struct route_found *out);
+
+/* ---- why: what `weft route` prints. Not for the hot path. ---- */
+
+/* The part of a rule that a request does not fit; in the order in which they are looked at. */
+enum route_part {
+    ROUTE_PART_NONE, /* it fits */
+    ROUTE_PART_HOST,
+    ROUTE_PART_METHOD,
+    ROUTE_PART_PATH,
+    ROUTE_PART_HEADER,
+    ROUTE_PART_QUERY,
+    ROUTE_PART_CONDITION
+};
+
+/* What made a rule that fits come after the one that won. */
+enum route_by {
+    ROUTE_BY_NOTHING, /* it won, or did not fit */
+    ROUTE_BY_HOST,
+    ROUTE_BY_PATH,
+    ROUTE_BY_METHOD,
+    ROUTE_BY_HEADERS,
+    ROUTE_BY_QUERY,
+    ROUTE_BY_ORDER
+};
+
+struct route_verdict {
+    size_t rule;                    /* index in the destination */
+    const struct wire_match *match; /* the alternative that came furthest; NULL: it has none */
+    slice_t host;                   /* the host looked at, as in the rule; empty: every host */
+    bool is_chosen;
+    enum route_part missed;
+    size_t which; /* of the match's headers, query or conditions: the one missed */
+    enum route_by lost_by;
+};
+
+/* One verdict per rule, in the order of the destination's rules; at most cap. */
+size_t route_explain(struct route_table *t, const struct route_request *request,
+                     struct route_verdict *out, size_t cap);
 
 /* A backend by weight among those that `may` lets through (NULL: all); `random` is a random
  * number. NULL: none has a weight, or none is let through. */

@@ -83,6 +83,8 @@ struct session {
     struct served_port *serves; /* owned */
     uint16_t inbound_port;
     uint32_t processes;
+    uint32_t weight; /* of its endpoints; 10000 is normal */
+    int64_t ready_ms; /* wall; when it began to serve, 0 not known (before our restart) */
     bool is_serving;
     int64_t opened_ms, skew_ms;       /* wall */
     uint64_t lease_ends_ms, heard_ms; /* monotonic */
@@ -158,6 +160,7 @@ struct staged {
 };
 
 struct resource;
+struct attached;
 struct wait;   /* desk.c */
 struct errand; /* issuer.c */
 
@@ -194,6 +197,7 @@ struct control {
     uint32_t next_address;
     bool is_hosts_dirty;
     struct object *objects;
+    struct attached *attached; /* attached.h */
     struct list staged;
     struct learned_port *learned;
 

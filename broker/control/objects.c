@@ -1,5 +1,6 @@
 #include "broker/control/objects.h"
 
+#include "broker/control/attached.h"
 #include "broker/control/services.h"
 #include "broker/control/topics.h"
 #include "kit/clock.h"
@@ -124,6 +125,7 @@ static void load_one(void *arg, const struct mesh_object *row)
     o->revision = row->revision;
     o->parsed->created = row->created;
     HASH_ADD_STR(c->objects, key, o);
+    attached_add_object(c, o);
 }
 
 err_t objects_load(struct control *c)
@@ -138,6 +140,7 @@ void objects_free(struct control *c)
     objects_abandon(c);
     HASH_ITER(hh, c->objects, o, next)
     {
+        attached_drop_object(c, o);
         HASH_DEL(c->objects, o);
         object_free(o);
     }
@@ -283,6 +286,24 @@ static void mark_slice_text(struct control *c, slice_t text)
         topics_mark_text(c, copy);
 }
 
+/* The services that a route or profile is attached to. */
+static void mark_parents(struct control *c, const struct resource *r)
+{
+    slice_t ns, name;
+    for (size_t i = 0; attached_parent(r, i, &ns, &name); i++)
+        mark_slice_text(c, name);
+}
+
+/* The services of the routes that use a fault injection. */
+static void mark_users(struct control *c, const struct object *fault)
+{
+    struct object *o, *next;
+    HASH_ITER(hh, c->objects, o, next)
+    if (strcmp(o->ns, fault->ns) == 0 &&
+        resource_uses_fault(o->parsed, slice_str(fault->name)))
+        mark_parents(c, o->parsed);
+}
+
 static void mark_for(struct control *c, const struct object *o)
 {
     const struct service_entry *s;
@@ -298,30 +319,42 @@ static void mark_for(struct control *c, const struct object *o)
         }
         break;
     case RESOURCE_ENDPOINT_SLICE:
-        mark_slice_text(c, o->parsed->endpoint_slice.service);
-        break;
     case RESOURCE_HTTP_ROUTE:
-        for (size_t i = 0; i < o->parsed->http_route.n_parents; i++)
-            mark_slice_text(c, o->parsed->http_route.parents[i].name);
+    case RESOURCE_GRPC_ROUTE:
+    case RESOURCE_TLS_ROUTE:
+    case RESOURCE_TCP_ROUTE:
+    case RESOURCE_SERVICE_PROFILE:
+        mark_parents(c, o->parsed);
         break;
+    case RESOURCE_FAULT_INJECTION:
+        mark_users(c, o);
+        break;
+    case RESOURCE_RATE_LIMIT: /* its pods: mark_pods */
     case RESOURCE_KINDS:
         break;
     }
 }
 
-/* Pods learn of their own ports' protocols from the service that names them. */
+/* Pods learn of their own ports' protocols and limits from the service that names them, its profile and
+ * its rate limit. */
 static void mark_pods(struct control *c, const struct object *o)
 {
-    struct session *s, *next;
-    if (o == NULL || o->parsed->kind != RESOURCE_SERVICE)
+    const struct attached *a;
+    slice_t ns, name;
+    if (o == NULL || (o->parsed->kind != RESOURCE_SERVICE &&
+                      o->parsed->kind != RESOURCE_RATE_LIMIT &&
+                      o->parsed->kind != RESOURCE_SERVICE_PROFILE))
         return;
-    HASH_ITER(hh, c->sessions, s, next)
-    for (unsigned i = 0; i < s->n_serves; i++)
-        if (strcmp(s->ns, o->ns) == 0 && strcmp(s->serves[i].service, o->name) == 0) {
-            char own[330];
-            (void)snprintf(own, sizeof own, "pod/%s", s->name);
-            topics_mark(c, own);
-        }
+    ns = o->parsed->namespace;
+    name = o->parsed->name;
+    if (o->parsed->kind != RESOURCE_SERVICE)
+        (void)attached_parent(o->parsed, 0, &ns, &name);
+    a = attached_find(c, ns, name);
+    for (size_t i = 0; a != NULL && i < a->n_sessions; i++) {
+        char own[330];
+        (void)snprintf(own, sizeof own, "pod/%s", a->sessions[i]->name);
+        topics_mark(c, own);
+    }
 }
 
 void objects_accept(struct control *c)
@@ -332,6 +365,7 @@ void objects_accept(struct control *c)
         mark_for(c, old);
         mark_pods(c, old);
         if (old != NULL) {
+            attached_drop_object(c, old);
             HASH_DEL(c->objects, old);
             object_free(old);
         }
@@ -339,6 +373,7 @@ void objects_accept(struct control *c)
             object_free(s->object);
         } else {
             HASH_ADD_STR(c->objects, key, s->object);
+            attached_add_object(c, s->object);
             mark_for(c, s->object);
             mark_pods(c, s->object);
         }

@@ -1,5 +1,6 @@
 #include "broker/control/sessions.h"
 
+#include "broker/control/attached.h"
 #include "broker/control/keys.h"
 #include "broker/control/learned.h"
 #include "broker/control/objects.h"
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define NORMAL_WEIGHT  10000u /* as wire: endpoint.weight */
 #define SKEW_EVENT_MS  30000
 #define NOTES_PER_TICK 5000u
 
@@ -104,6 +106,7 @@ static err_t fill(struct control *c, struct session *s, const struct link_key *k
     s->incarnation = h->incarnation;
     s->inbound_port = h->inbound_port;
     s->processes = h->processes;
+    s->weight = h->weight != 0 ? h->weight : NORMAL_WEIGHT;
     s->is_serving = h->is_serving;
     s->n_addresses = (unsigned)h->n_addresses;
     for (unsigned i = 0; i < s->n_addresses; i++)
@@ -125,7 +128,8 @@ static err_t fill(struct control *c, struct session *s, const struct link_key *k
 static bool is_same(const struct session *a, const struct session *b)
 {
     bool is_like = a->incarnation == b->incarnation && a->inbound_port == b->inbound_port &&
-                   a->processes == b->processes && a->is_serving == b->is_serving &&
+                   a->processes == b->processes && a->weight == b->weight &&
+                   a->is_serving == b->is_serving &&
                    a->n_addresses == b->n_addresses && a->n_serves == b->n_serves &&
                    strcmp(a->workload, b->workload) == 0 && strcmp(a->zone, b->zone) == 0 &&
                    strcmp(a->version, b->version) == 0 &&
@@ -193,6 +197,7 @@ static err_t store_session(struct control *c, const struct session *s)
                                      .public_key = slice_str(s->public_key),
                                      .inbound_port = s->inbound_port,
                                      .processes = s->processes,
+                                     .weight = s->weight,
                                      .is_serving = s->is_serving,
                                      .opened_ms = s->opened_ms,
                                      .skew_ms = s->skew_ms,
@@ -261,8 +266,11 @@ static struct session *session_find(struct control *c, const char *name)
 static void take_place(struct control *c, struct session *old, struct session *s)
 {
     s->opened_ms = old->opened_ms;
+    if (old->is_serving && old->incarnation == s->incarnation)
+        s->ready_ms = old->ready_ms; /* it went on serving */
     s->skew_ms = old->skew_ms;
     s->acked = old->acked;
+    attached_drop_session(c, old);
     HASH_DEL(c->sessions, old);
     session_free(c, old);
 }
@@ -291,6 +299,7 @@ err_t sessions_hello(struct control *c, struct link_key *key, slice_t route,
         return ERR_OF(NOMEM);
     list_init(&s->watches);
     s->opened_ms = (int64_t)clock_wall_ms();
+    s->ready_ms = s->opened_ms;
     err_t e = fill(c, s, key, hello);
     struct session *old = e == OK ? session_find(c, s->name) : NULL;
     if (e == OK && old == NULL && HASH_COUNT(c->sessions) >= CONTROL_MAX_SESSIONS)
@@ -311,6 +320,7 @@ err_t sessions_hello(struct control *c, struct link_key *key, slice_t route,
                 take_place(c, old, s);
             }
             HASH_ADD_STR(c->sessions, name, s);
+            attached_add_session(c, s);
             learned_expire(c, s);
         }
     }
@@ -349,6 +359,8 @@ err_t sessions_set_serving(struct control *c, struct session *s, bool is_serving
     if (s->is_serving == is_serving)
         return OK;
     s->is_serving = is_serving;
+    if (is_serving)
+        s->ready_ms = (int64_t)clock_wall_ms();
     err_t e = store_all(c, s, false);
     if (e != OK) {
         s->is_serving = !is_serving;
@@ -390,6 +402,7 @@ void sessions_end(struct control *c, struct session *s, const char *why)
     }
     log_info("session ended", "pod=%s reason=%s", s->name, why);
     c->count.sessions_lost += strcmp(why, "bye") != 0 ? 1 : 0;
+    attached_drop_session(c, s);
     HASH_DEL(c->sessions, s);
     mark_topics(c, s);
     learned_expire(c, s);
@@ -457,6 +470,7 @@ static void load_one(void *arg, const struct mesh_session *row)
     s->incarnation = row->incarnation;
     s->inbound_port = row->inbound_port;
     s->processes = row->processes;
+    s->weight = row->weight;
     s->is_serving = row->is_serving;
     s->opened_ms = row->opened_ms;
     s->skew_ms = row->skew_ms;
@@ -471,6 +485,7 @@ static void load_one(void *arg, const struct mesh_session *row)
     s->state = SESSION_RESUMABLE;
     lease_renew(c, s, SESSIONS_RESUME_EXTRA_MS);
     HASH_ADD_STR(c->sessions, name, s);
+    attached_add_session(c, s);
 }
 
 err_t sessions_load(struct control *c)
@@ -483,6 +498,7 @@ void sessions_free(struct control *c)
     struct session *s, *next;
     HASH_ITER(hh, c->sessions, s, next)
     {
+        attached_drop_session(c, s);
         HASH_DEL(c->sessions, s);
         session_free(c, s);
     }

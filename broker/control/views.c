@@ -1,5 +1,6 @@
 #include "broker/control/views.h"
 
+#include "broker/control/attached.h"
 #include "broker/control/learned.h"
 #include "broker/control/objects.h"
 #include "broker/control/services.h"
@@ -71,17 +72,17 @@ static struct wire_endpoint endpoint_of(const struct session *s, uint16_t port)
                                   .inbound_port = is_meshed ? s->inbound_port : 0,
                                   .pod = slice_str(s->name),
                                   .zone = slice_str(s->zone),
-                                  .weight = 10000};
+                                  .weight = s->weight,
+                                  .ready_ms = s->ready_ms};
 }
 
-static size_t add_sessions(struct look *l, const char *ns, const char *name,
+static size_t add_sessions(const struct attached *a, const char *name,
                            const struct service_port *port, struct wire_endpoint *list,
                            size_t n, size_t cap)
 {
-    struct session *s, *next;
-    HASH_ITER(hh, l->c->sessions, s, next)
-    {
-        if (!s->is_serving || s->n_addresses == 0 || strcmp(s->ns, ns) != 0)
+    for (size_t k = 0; a != NULL && k < a->n_sessions; k++) {
+        const struct session *s = a->sessions[k];
+        if (!s->is_serving || s->n_addresses == 0)
             continue;
         for (unsigned i = 0; i < s->n_serves && n < cap; i++)
             if (serves_port(&s->serves[i], name, port))
@@ -107,24 +108,20 @@ static bool is_known(const struct wire_endpoint *list, size_t n, slice_t ip, uin
     return false;
 }
 
-static size_t add_slices(struct look *l, const char *ns, const char *name,
-                         const struct service_port *port, struct wire_endpoint *list, size_t n,
-                         size_t cap)
+static size_t add_slices(const struct attached *a, const struct service_port *port,
+                         struct wire_endpoint *list, size_t n, size_t cap)
 {
-    struct object *o, *next;
-    HASH_ITER(hh, l->c->objects, o, next)
-    {
-        if (o->parsed->kind != RESOURCE_ENDPOINT_SLICE || strcmp(o->ns, ns) != 0 ||
-            !slice_is_str(o->parsed->endpoint_slice.service, name))
+    for (size_t k = 0; a != NULL && k < a->n_objects; k++) {
+        const struct endpoint_slice *slice = &a->objects[k]->parsed->endpoint_slice;
+        if (a->objects[k]->parsed->kind != RESOURCE_ENDPOINT_SLICE)
             continue;
-        const struct endpoint_slice *slice = &o->parsed->endpoint_slice;
         uint16_t to = slice_port(slice, port);
         for (size_t i = 0; to != 0 && i < slice->n_endpoints && n < cap; i++) {
             const struct slice_endpoint *e = &slice->endpoints[i];
             /* A meshed pod's own session knows more about it than the slice. */
             if (e->is_ready && !is_known(list, n, e->address, to))
                 list[n++] = (struct wire_endpoint){
-                    .ip = e->address, .port = to, .zone = e->zone, .weight = 10000};
+                    .ip = e->address, .port = to, .zone = e->zone, .weight = slice->weight};
         }
     }
     return n;
@@ -139,18 +136,15 @@ static int by_address(const void *a, const void *b)
 }
 
 /* At most so many endpoints has a service: how much memory gathering them takes. */
-static size_t count_endpoints(struct look *l, const char *ns, const char *name)
+static size_t count_endpoints(const struct attached *a, const char *name)
 {
-    struct session *s, *s_next;
-    struct object *o, *o_next;
     size_t n = 0;
-    HASH_ITER(hh, l->c->sessions, s, s_next)
-    for (unsigned i = 0; strcmp(s->ns, ns) == 0 && i < s->n_serves; i++)
-        n += strcmp(s->serves[i].service, name) == 0 ? 1 : 0;
-    HASH_ITER(hh, l->c->objects, o, o_next)
-    if (o->parsed->kind == RESOURCE_ENDPOINT_SLICE && strcmp(o->ns, ns) == 0 &&
-        slice_is_str(o->parsed->endpoint_slice.service, name))
-        n += o->parsed->endpoint_slice.n_endpoints;
+    for (size_t k = 0; a != NULL && k < a->n_sessions; k++)
+        for (unsigned i = 0; i < a->sessions[k]->n_serves; i++)
+            n += strcmp(a->sessions[k]->serves[i].service, name) == 0 ? 1 : 0;
+    for (size_t k = 0; a != NULL && k < a->n_objects; k++)
+        if (a->objects[k]->parsed->kind == RESOURCE_ENDPOINT_SLICE)
+            n += a->objects[k]->parsed->endpoint_slice.n_endpoints;
     return n;
 }
 
@@ -194,34 +188,36 @@ static size_t cut(struct look *l, struct wire_endpoint *list, size_t n)
 }
 
 /* What a pod behind the port says of it (WEFT_SERVES): the first that says something. */
-static uint8_t said_of(struct look *l, const char *ns, const char *name,
+static uint8_t said_of(const struct attached *a, const char *name,
                        const struct service_port *port)
 {
-    struct session *s, *next;
     uint8_t found = PROTOCOL_DETECT;
-    HASH_ITER(hh, l->c->sessions, s, next)
-    for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
-        if (strcmp(s->ns, ns) == 0 && serves_port(&s->serves[i], name, port))
-            found = s->serves[i].protocol;
+    for (size_t k = 0; a != NULL && k < a->n_sessions; k++) {
+        const struct session *s = a->sessions[k];
+        for (unsigned i = 0; found == PROTOCOL_DETECT && i < s->n_serves; i++)
+            if (serves_port(&s->serves[i], name, port))
+                found = s->serves[i].protocol;
+    }
     return found;
 }
 
 /* What was seen on the port, if that is the same for every pod behind it: a new version of which nothing is known
  * yet makes it unknown. */
-static uint8_t lesson_of(struct look *l, const char *ns, const char *name,
+static uint8_t lesson_of(struct look *l, const struct attached *a, const char *name,
                          const struct service_port *port)
 {
-    struct session *s, *next;
     enum lesson all = LESSON_UNKNOWN;
-    HASH_ITER(hh, l->c->sessions, s, next)
-    for (unsigned i = 0; i < s->n_serves; i++) {
-        enum lesson one;
-        if (!s->is_serving || strcmp(s->ns, ns) != 0 || !serves_port(&s->serves[i], name, port))
-            continue;
-        one = learned_find(l->c, s, s->serves[i].port);
-        if (one == LESSON_UNKNOWN)
-            return PROTOCOL_DETECT;
-        all = lesson_join(all, one);
+    for (size_t k = 0; a != NULL && k < a->n_sessions; k++) {
+        const struct session *s = a->sessions[k];
+        for (unsigned i = 0; s->is_serving && i < s->n_serves; i++) {
+            enum lesson one;
+            if (!serves_port(&s->serves[i], name, port))
+                continue;
+            one = learned_find(l->c, s, s->serves[i].port);
+            if (one == LESSON_UNKNOWN)
+                return PROTOCOL_DETECT;
+            all = lesson_join(all, one);
+        }
     }
     return lesson_protocol(all);
 }
@@ -236,22 +232,36 @@ static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
         return;
     const struct object *o = objects_find(l->c, "Service", ns, text);
     const struct service_port *p = o != NULL ? port_of(&o->parsed->service, port) : NULL;
-    size_t cap = p != NULL ? count_endpoints(l, ns, text) : 0;
-    struct wire_endpoint *list =
-        p != NULL ? arena_alloc(&l->arena, (cap + 1) * sizeof *list) : NULL;
+    if (p == NULL)
+        return;
+    const struct attached *a = attached_find(l->c, namespace, name);
+    size_t cap = count_endpoints(a, text);
+    struct wire_endpoint *list = arena_alloc(&l->arena, (cap + 1) * sizeof *list);
     if (list == NULL)
         return;
-    size_t n = add_sessions(l, ns, text, p, list, 0, cap);
-    n = add_slices(l, ns, text, p, list, n, cap);
+    size_t n = add_sessions(a, text, p, list, 0, cap);
+    n = add_slices(a, p, list, n, cap);
     n = cut(l, list, n);
     /* In a stable order, so that equal views have equal bytes. */
     if (n > 1)
         qsort(list, n, sizeof *list, by_address);
     *out = (struct destination_backend){
         .exists = true,
-        .protocol = p->protocol != PROTOCOL_DETECT ? p->protocol : said_of(l, ns, text, p),
+        .service = &o->parsed->service,
+        .protocol = p->protocol != PROTOCOL_DETECT ? p->protocol : said_of(a, text, p),
         .endpoints = list,
         .n_endpoints = n};
+}
+
+static const struct fault_injection *find_fault(void *arg, slice_t namespace, slice_t name)
+{
+    struct look *l = arg;
+    char ns[64], text[254];
+    if (!slice_to_cstr(namespace, ns, sizeof ns) || !slice_to_cstr(name, text, sizeof text))
+        return NULL;
+    const struct object *o = objects_find(
+        l->c, resource_kind_name(RESOURCE_FAULT_INJECTION), ns, text);
+    return o != NULL ? &o->parsed->fault : NULL;
 }
 
 /* ---- destinations ---- */
@@ -260,25 +270,27 @@ static err_t build_service(struct look *l, slice_t target, const struct object *
                            uint16_t port, slice_t client, struct wire_destination *out)
 {
     const struct service_port *p = port_of(&o->parsed->service, port);
-    size_t n = 0;
-    struct object *each, *next;
+    const struct attached *a = attached_find(l->c, slice_str(o->ns), slice_str(o->name));
+    size_t n = 0, most = a != NULL ? a->n_objects : 0;
     if (p == NULL)
         return destination_of_address(target, NULL, PROTOCOL_DETECT, &l->arena, out);
-    const struct resource **routes =
-        arena_alloc(&l->arena, (HASH_COUNT(l->c->objects) + 1) * sizeof *routes);
+    const struct resource **routes = arena_alloc(&l->arena, (most + 1) * sizeof *routes);
     if (routes == NULL)
         return ERR_OF(NOMEM);
-    HASH_ITER(hh, l->c->objects, each, next)
-    if (each->parsed->kind == RESOURCE_HTTP_ROUTE)
-        routes[n++] = each->parsed;
+    for (size_t i = 0; i < most; i++) {
+        const struct resource *r = a->objects[i]->parsed;
+        if (resource_is_route(r->kind) || r->kind == RESOURCE_SERVICE_PROFILE)
+            routes[n++] = r;
+    }
     const struct destination_input in = {.target = target,
                                          .service = o->parsed,
                                          .port = port,
-                                         .said_protocol = said_of(l, o->ns, o->name, p),
-                                         .lesson = lesson_of(l, o->ns, o->name, p),
+                                         .said_protocol = said_of(a, o->name, p),
+                                         .lesson = lesson_of(l, a, o->name, p),
                                          .client_namespace = client,
                                          .routes = routes,
                                          .n_routes = n,
+                                         .fault = find_fault,
                                          .lookup = lookup,
                                          .arg = l};
     return destination_build(&in, &l->arena, out);
@@ -366,16 +378,115 @@ static err_t compute_destination(struct control *c, slice_t rest, slice_t pod,
 
 /* ---- the other topics ---- */
 
-static uint8_t port_protocol(struct control *c, const struct session *s,
-                             const struct served_port *served)
+/* The profile of the service's own namespace, which is the pod's. */
+static bool is_opaque_by_profile(const struct attached *a, const struct session *s,
+                                 uint16_t port)
+{
+    for (size_t i = 0; a != NULL && i < a->n_objects; i++) {
+        const struct resource *r = a->objects[i]->parsed;
+        if (r->kind == RESOURCE_SERVICE_PROFILE && slice_is_str(r->namespace, s->ns) &&
+            destination_profile_is_opaque(&r->profile, port))
+            return true;
+    }
+    return false;
+}
+
+static const struct service_port *service_port_of(const struct served_port *served,
+                                                  const struct object *service)
+{
+    for (size_t i = 0; service != NULL && i < service->parsed->service.n_ports; i++)
+        if (serves_port(served, served->service, &service->parsed->service.ports[i]))
+            return &service->parsed->service.ports[i];
+    return NULL;
+}
+
+/* The rate limit of a service's port: one for the port before one for all, the older before the younger (no
+ * two are accepted, but an older broker may have stored them). */
+static const struct resource *rate_of(const struct attached *a, uint16_t port)
+{
+    const struct resource *best = NULL;
+    for (size_t i = 0; a != NULL && i < a->n_objects; i++) {
+        const struct resource *r = a->objects[i]->parsed;
+        bool is_closer;
+        if (r->kind != RESOURCE_RATE_LIMIT || (r->rate.port != 0 && r->rate.port != port))
+            continue;
+        is_closer = best == NULL || (r->rate.port != 0 && best->rate.port == 0) ||
+                    (r->rate.port == best->rate.port && r->created < best->created);
+        if (is_closer)
+            best = r;
+    }
+    return best;
+}
+
+/* Service accounts as the identities that certificates carry. */
+static err_t fill_clients(struct control *c, const struct rate_exception *from,
+                          struct arena *arena, struct wire_rate_override *out)
+{
+    out->per_s = from->per_s;
+    out->clients = arena_alloc(arena, (from->n_clients + 1) * sizeof *out->clients);
+    if (out->clients == NULL)
+        return ERR_OF(NOMEM);
+    for (size_t i = 0; i < from->n_clients; i++) {
+        const struct name_identity who = {
+            .service_account = from->clients[i].name,
+            .namespace = from->clients[i].namespace,
+            .control_namespace = slice_str(c->set->control_namespace),
+            .trust_domain = slice_str(c->set->trust_domain)};
+        char text[NAME_MAX_HOST + 1];
+        slice_t *host = &out->clients[out->n_clients].host;
+        if (name_identity_make(&who, text) != OK)
+            continue; /* too long for a certificate: nobody can have it */
+        *host = arena_copy(arena, slice_str(text));
+        if (host->p == NULL)
+            return ERR_OF(NOMEM);
+        out->n_clients++;
+    }
+    return OK;
+}
+
+static err_t fill_rate(struct control *c, const struct resource *r, struct arena *arena,
+                       struct wire_served *out)
+{
+    struct wire_rate_limit *limit = arena_alloc(arena, sizeof *limit);
+    char name[400];
+    if (limit == NULL)
+        return ERR_OF(NOMEM);
+    int n = snprintf(name, sizeof name, "%s/%.*s/%.*s", resource_kind_name(r->kind),
+                     SLICE_FMT(r->namespace), SLICE_FMT(r->name));
+    limit->policy = arena_copy(arena, slice(name, n < 320 ? (size_t)n : 320));
+    limit->total_per_s = r->rate.total_per_s;
+    limit->identity_per_s = r->rate.identity_per_s;
+    limit->overrides =
+        arena_alloc(arena, (r->rate.n_overrides + 1) * sizeof *limit->overrides);
+    if (limit->policy.p == NULL || limit->overrides == NULL)
+        return ERR_OF(NOMEM);
+    for (size_t i = 0; i < r->rate.n_overrides; i++)
+        TRY(fill_clients(c, &r->rate.overrides[i], arena,
+                         &limit->overrides[limit->n_overrides++]));
+    out->rate_limits = limit;
+    out->n_rate_limits = 1;
+    return OK;
+}
+
+static err_t fill_served(struct control *c, const struct session *s,
+                         const struct served_port *served, struct arena *arena,
+                         struct wire_served *out)
 {
     const struct object *o = objects_find(c, "Service", s->ns, served->service);
-    for (size_t i = 0; o != NULL && i < o->parsed->service.n_ports; i++) {
-        const struct service_port *p = &o->parsed->service.ports[i];
-        if (serves_port(served, served->service, p) && p->protocol != PROTOCOL_DETECT)
-            return p->protocol;
-    }
-    return served->protocol;
+    const struct service_port *p = service_port_of(served, o);
+    const struct attached *a = attached_find(c, slice_str(s->ns), slice_str(served->service));
+    uint16_t port = p != NULL ? p->port : served->port;
+    const struct resource *rate = served->service[0] != '\0' ? rate_of(a, port) : NULL;
+    *out = (struct wire_served){
+        .service = slice_str(served->service),
+        .port = served->port,
+        .protocol = p != NULL && p->protocol != PROTOCOL_DETECT ? p->protocol
+                                                                : served->protocol,
+        .lesson = lesson_protocol(learned_find(c, s, served->port)),
+        .connections_max = p != NULL ? o->parsed->service.app_connections_max : 0};
+    if (served->service[0] != '\0' && is_opaque_by_profile(a, s, port))
+        out->protocol = PROTOCOL_OPAQUE;
+    return rate != NULL ? fill_rate(c, rate, arena, out) : OK;
 }
 
 static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
@@ -383,15 +494,16 @@ static err_t compute_ports(struct control *c, slice_t name, struct buf *out)
     struct wire_served list[CONTROL_MAX_SERVED];
     struct wire_ports ports = {.ports = list};
     struct session *s = NULL;
+    struct arena arena;
+    err_t e = OK;
+    arena_init(&arena, ARENA_MAX);
     HASH_FIND(hh, c->sessions, name.p, name.n, s);
-    for (unsigned i = 0; s != NULL && i < s->n_serves; i++)
-        list[ports.n_ports++] =
-            (struct wire_served){.service = slice_str(s->serves[i].service),
-                                 .port = s->serves[i].port,
-                                 .protocol = port_protocol(c, s, &s->serves[i]),
-                                 .lesson = lesson_protocol(
-                                     learned_find(c, s, s->serves[i].port))};
-    return WIRE_ENCODE(ports, &ports, out);
+    for (unsigned i = 0; e == OK && s != NULL && i < s->n_serves; i++)
+        e = fill_served(c, s, &s->serves[i], &arena, &list[ports.n_ports++]);
+    if (e == OK)
+        e = WIRE_ENCODE(ports, &ports, out);
+    arena_done(&arena);
+    return e;
 }
 
 err_t views_compute(struct control *c, slice_t topic, slice_t pod, struct view_cut *cut,

@@ -17,7 +17,7 @@ static void nobody(void *arg, slice_t namespace, slice_t name, uint16_t port,
 
 static void use_route(const struct resource *route)
 {
-    const struct route_parent *parent = &route->http_route.parents[0];
+    const struct route_parent *parent = &route->route.parents[0];
     struct resource service = {
         .kind = RESOURCE_SERVICE, .namespace = parent->namespace, .name = parent->name};
     struct destination_input in = {.target = SLICE_LIT("x:1"),

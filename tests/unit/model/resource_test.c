@@ -199,7 +199,7 @@ static void test_route(void **state)
                    "  - filters:\n"
                    "    - type: RequestRedirect\n"
                    "      requestRedirect: {scheme: https, statusCode: 301, port: 8443}\n");
-    struct http_route *h = &r->http_route;
+    struct route *h = &r->route;
     struct route_rule *rule = &h->rules[0];
 
     (void)state;
@@ -219,16 +219,16 @@ static void test_route(void **state)
     assert_true(slice_is_str(rule->matches[1].query[0].name, "Q"));
     assert_int_equal(rule->matches[2].path_kind, ROUTE_PATH_REGEX);
     assert_int_equal(rule->matches[3].path_kind, ROUTE_PATH_ANY);
-    assert_int_equal(rule->n_filters, 3);
-    assert_int_equal(rule->filters[0].n_edits, 3);
-    assert_int_equal(rule->filters[0].edits[2].verb, ROUTE_EDIT_REMOVE);
-    assert_true(slice_is_str(rule->filters[0].edits[2].name, "c"));
-    assert_int_equal(rule->filters[2].path_kind, ROUTE_REWRITE_WHOLE);
+    assert_int_equal(rule->filters.n, 3);
+    assert_int_equal(rule->filters.list[0].n_edits, 3);
+    assert_int_equal(rule->filters.list[0].edits[2].verb, ROUTE_EDIT_REMOVE);
+    assert_true(slice_is_str(rule->filters.list[0].edits[2].name, "c"));
+    assert_int_equal(rule->filters.list[2].path_kind, ROUTE_REWRITE_WHOLE);
     assert_int_equal(rule->n_backends, 2);
     assert_int_equal(rule->backends[0].weight, 9);
     assert_int_equal(rule->backends[1].weight, 1);
     assert_true(slice_is_str(rule->backends[1].namespace, "far"));
-    assert_int_equal(rule->backends[1].n_filters, 1);
+    assert_int_equal(rule->backends[1].filters.n, 1);
     assert_int_equal(rule->request_ms, 5400000);
     assert_int_equal(rule->backend_ms, 500);
     assert_true(rule->has_retry && rule->has_timeouts);
@@ -236,13 +236,13 @@ static void test_route(void **state)
     assert_int_equal(rule->retry.n_statuses, 2);
     assert_int_equal(rule->retry.backoff_min_ms, 300);
     assert_int_equal(rule->retry.backoff_max_ms, 300);
-    assert_int_equal(h->rules[1].filters[0].status, 301);
+    assert_int_equal(h->rules[1].filters.list[0].status, 301);
     assert_true(h->limits.has_retry);
     resource_free(&r);
     r = must_parse(
         "apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r}\n" PARENT
         "  rules: [{}]\n");
-    assert_int_equal(r->http_route.rules[0].n_matches, 0);
+    assert_int_equal(r->route.rules[0].n_matches, 0);
     resource_free(&r);
 }
 
@@ -257,7 +257,8 @@ static const struct {
     {"a: 1\n", "kind: is missing"},
     {"kind: 7\n", "kind: must be text, not a number (put it into quotes)"},
     {"kind: Pod\n",
-     "kind: \"Pod\" is not supported; supported: Service, EndpointSlice, HTTPRoute"},
+     "kind: \"Pod\" is not supported; supported: Service, EndpointSlice, HTTPRoute, GRPCRoute, "
+     "TLSRoute, TCPRoute, ServiceProfile, HTTPLocalRateLimitPolicy, HTTPFaultInjection"},
     {"kind: HttpRoute\n", "kind: \"HttpRoute\" is not known; did you mean HTTPRoute?"},
     {"kind: Service\n", "apiVersion: is missing"},
     {"kind: Service\napiVersion: v2\n",
@@ -411,7 +412,8 @@ static const struct {
     {FILTER("requestHeaderModifier: {}"), "filters[0].type: is missing"},
     {FILTER("type: RequestHeaderModifier"), "filters[0].requestHeaderModifier: is missing"},
     {FILTER("type: RequestMirror, requestMirror: {}"),
-     "filters[0].type: RequestMirror is not supported"},
+     "filters[0].requestMirror.backendRef: is missing"},
+    {FILTER("type: CORS, cors: {}"), "filters[0].type: CORS is not supported"},
     {FILTER("type: URLRewrite, requestRedirect: {}"),
      "filters[0].requestRedirect: does not go with type URLRewrite"},
     {FILTER(
