@@ -139,6 +139,8 @@ void front_start_http(struct front *f, enum http_version version)
     err_t why;
 
     worker_limits(f->worker, &hf.limits);
+    if (f->is_mesh)
+        http_limits_for_mesh(&hf.limits);
     opening_free(f);
     front_count(f, t != NULL && t->now != NULL && t->now->n_backends > 0 ? t->now->backends[0]
                                                                          : NULL);

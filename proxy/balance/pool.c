@@ -217,6 +217,7 @@ bool pool_adopt(struct endpoint *ep, enum pool_kind kind, struct conn *c)
     err_t why;
 
     if (endpoint_is_meshed(ep)) { /* a proxy of ours or Linkerd's: PINGs are welcome there */
+        http_limits_for_mesh(&conf.limits);
         conf.ping_every_ms = 10000;
         conf.ping_wait_ms = 3000;
     }

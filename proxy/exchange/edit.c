@@ -135,7 +135,9 @@ bool edit_read_orig_proto(struct exchange *x, struct head *h)
         !read_orig_proto(x, h, x->fs->arena, &x->orig_version, &h->is_absolute_form, &x->has_orig_case))
         return false;
     h->version = x->orig_version;
-    h->is_keep_alive = true; /* between the application and its own proxy */
+    /* Between the application and its own proxy. In HTTP/1.0 a connection that is not asked to be kept ends with the
+     * answer, and some servers need that to tell where it ends. */
+    h->is_keep_alive = x->orig_version != HTTP_1_0;
     return true;
 }
 

@@ -104,6 +104,14 @@ struct http_limits {
     uint32_t streams_max; /* HTTP/2 concurrent streams */
 };
 
+/* What proxies of the mesh add to a head between themselves does not count: an application's head that one side takes
+ * the other takes, too. */
+static inline void http_limits_for_mesh(struct http_limits *l)
+{
+    l->fields_max += 10;
+    l->head_max += 4096;
+}
+
 struct http_front {
     struct http_limits limits;
     /* A request begins: set s->events and s->arg before returning. */
