@@ -9,6 +9,7 @@
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
+#include "proxy/exchange/mirror.h"
 #include "proxy/front.h"
 #include "proxy/handshake/handshake.h"
 #include "proxy/limit/limit.h"
@@ -351,6 +352,7 @@ err_t worker_new(const struct worker_conf *conf, struct worker **out)
     list_init(&w->fronts[0]);
     list_init(&w->fronts[1]);
     list_init(&w->free_exchanges);
+    list_init(&w->mirrors);
     timer_init(&w->second, w->base, on_second, w);
     timer_init(&w->drain_timer, w->base, on_drain_timer, w);
     timer_init(&w->drain_limit, w->base, on_drain_limit, w);
@@ -456,6 +458,7 @@ void worker_free(struct worker **wp)
     timer_stop(&w->drain_limit);
     if (w->tallies != NULL)
         on_second(w);
+    mirror_drop_all(w);
     discover_free(&w->discover); /* lets the endpoints go, and their connections with them */
     net_free(&w->net);
     handshakes_free(&w->handshakes);

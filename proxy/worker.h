@@ -88,6 +88,7 @@ struct worker {
     struct list fronts[2]; /* struct front by enum direction */
     unsigned n_fronts[2];
     struct list free_exchanges;
+    struct list mirrors; /* copies under way (exchange/mirror.h) */
     unsigned n_free_exchanges, n_exchanges;
     uint64_t replay_used; /* bytes of all replay buffers in memory */
     struct spill *spill;  /* those above; NULL: none */

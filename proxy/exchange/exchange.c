@@ -136,6 +136,8 @@ void exchange_end(struct exchange *x)
     ask_cancel(&x->ask);
     if (x->hedges != NULL)
         hedge_end_all(x);
+    if (x->mirrors != NULL)
+        mirror_leave(x);
     pick_wait_cancel(&x->pick);
     lend_cancel(&x->lend);
     relay_drop_back(

@@ -34,6 +34,7 @@
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/hedge.h"
+#include "proxy/exchange/mirror.h"
 #include "proxy/front.h"
 
 #define EXCHANGE_ARENA_MAX (512 * 1024)
@@ -122,6 +123,7 @@ struct exchange {
     size_t body_out;       /* content given to this attempt's stream */
     size_t back_gone;      /* of that, what has left */
     bool req_end_sent;     /* and its end */
+    struct mirror *mirrors; /* copies that want the rest of it (mirror.h) */
     size_t credited;       /* to the front, over all attempts */
     const char *not_kept;  /* why a replay is not possible: counted when it matters */
 

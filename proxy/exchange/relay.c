@@ -31,6 +31,8 @@ static void on_front_body(void *arg, struct stream *s, slice_t bytes, bool is_en
 
     (void)s;
     limits_touch(x);
+    if (x->mirrors != NULL)
+        mirror_feed(x, bytes, is_end);
     if (!body_take(x, bytes, is_end)) {
         if (x->resp_started)
             exchange_cut(x, CODE_MEMORY);
@@ -61,6 +63,8 @@ static void on_front_trailers(void *arg, struct stream *s, struct field *fields,
     if (x->has_orig_proto)
         edit_read_trailers_case(x, x->fs->arena, &fields, &n);
     strip_trailers(fields, n);
+    if (x->mirrors != NULL)
+        mirror_feed(x, slice(NULL, 0), true);
     body_take_trailers(x, fields, n);
     limits_on_sent(x);
 }

@@ -134,6 +134,9 @@ static enum next apply_filter(struct exchange *x, const struct wire_filter *f,
         return fault_fail(x, f) ? END : NEXT;
     case ROUTE_FILTER_DELAY:
         return fault_delay(x, f) ? WAIT : NEXT;
+    case ROUTE_FILTER_MIRROR:
+        mirror_begin(x, f);
+        return NEXT;
     default: /* response headers: later. Others were refused with the view */
         return NEXT;
     }
