@@ -7,6 +7,7 @@
 #include "proxy/balance/balance.h"
 #include "proxy/content/spill.h"
 #include "proxy/discover/discover.h"
+#include "proxy/exchange/admit.h"
 #include "proxy/exchange/ask.h"
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/mirror.h"
@@ -271,6 +272,23 @@ static void on_ports(void *arg, const struct wire_ports *m)
     limits_set_ports(w->limits, m);
 }
 
+static void on_pressure(void *arg, uint16_t port)
+{
+    struct worker *w = arg;
+    char object[16], message[160];
+    struct wire_event m = {.at_ms = (int64_t)clock_wall_ms(), .kind = SLICE_LIT("ATTEMPTS_REFUSED")};
+
+    (void)snprintf(object, sizeof(object), "port %u", port);
+    (void)snprintf(message, sizeof(message),
+                   "further attempts are above %u %% of the requests of all clients together (WEFT_RETRY_PRESSURE)",
+                   w->settings->retry_pressure);
+    m.object = slice_str(object);
+    m.message = slice_str(message);
+    log_warn("further attempts are refused", "port=%u pressure=%u", port, w->settings->retry_pressure);
+    if (w->telemetry != NULL)
+        err_ignore(WIRE_SEND(w->telemetry, SLICE_LIT(""), event, &m)); /* said in the log, too */
+}
+
 static err_t open_telemetry(struct worker *w)
 {
     struct mailbox_conf mc = {.kind = MAILBOX_DEALER,
@@ -308,6 +326,10 @@ static err_t open_rooms(struct worker *w)
                               .on_endpoint_free = on_endpoint_free,
                               .on_handshake = on_handshake,
                               .arg = w};
+    struct admit_conf ac = {.percent = s->retry_pressure,
+                            .workers = s->workers > 0 ? s->workers : 1,
+                            .on_pressure = on_pressure,
+                            .arg = w};
     struct discover_conf dc = {.base = w->base,
                                .endpoint = w->conf.link,
                                .wait_ms = s->failfast_timeout,
@@ -330,6 +352,7 @@ static err_t open_rooms(struct worker *w)
     dc.balance = w->balance;
     TRY(discover_new(&dc, &w->discover));
     TRY(asks_new(w->base, w->conf.retry, &w->asks));
+    TRY(admit_new(&ac, &w->admit));
     if (s->replay_spill > 0 && spill_new(s->replay_spill, &w->spill) != OK)
         log_warn("no memory file for request bodies: those above WEFT_REPLAY_MAX are not kept", "spill=%" PRIu64,
                  s->replay_spill);
@@ -463,6 +486,7 @@ void worker_free(struct worker **wp)
     net_free(&w->net);
     handshakes_free(&w->handshakes);
     asks_free(&w->asks);
+    admit_free(&w->admit);
     balance_free(&w->balance);
     exchange_free_all(w);
     spill_free(&w->spill);

@@ -16,6 +16,7 @@
 
 #include <netinet/in.h>
 
+struct admit;
 struct asks;
 struct await;
 struct balance;
@@ -75,6 +76,7 @@ struct worker {
     struct await *await;       /* until the application listens; NULL: it does */
     bool has_begun;            /* to take connections */
     struct asks *asks;         /* questions to weft-retry */
+    struct admit *admit;       /* which further attempts the application gets */
     struct mailbox *telemetry; /* NULL: none */
     struct series_table *series;
     struct series_reporter reporter;

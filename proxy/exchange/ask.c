@@ -163,3 +163,11 @@ void asks_tick(struct asks *a)
         be->requests = be->successes = 0;
     }
 }
+
+void asks_hold(struct asks *a, const struct backend *service, uint32_t ms)
+{
+    struct wire_retry_settle m = {.service = slice_str(service->key), .hold_ms = ms};
+
+    if (a->retry != NULL)
+        err_ignore(WIRE_SEND(a->retry, SLICE_LIT(""), retry_settle, &m)); /* away: nobody retries anyhow */
+}

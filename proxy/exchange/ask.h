@@ -34,5 +34,7 @@ void ask_cancel(struct ask *ask);
 /* Notes an outcome for the budget of this service; sent once a second by asks_tick. */
 void asks_note(struct asks *a, struct backend *service, bool is_first, bool is_success);
 void asks_tick(struct asks *a);
+/* No further attempts of this service for ms: its side has said so. Told at once. */
+void asks_hold(struct asks *a, const struct backend *service, uint32_t ms);
 
 #endif

@@ -114,6 +114,8 @@ struct exchange {
     struct http_tally *tally;
     bool is_tallied; /* the attempt's request is counted and waits for its response */
 
+    uint8_t asked_as; /* inbound: the number of this attempt at the client's proxy; 0: it says none */
+
     /* request content */
     bool req_ended; /* the front has delivered all of it */
     struct field *req_trailers;
@@ -214,6 +216,9 @@ struct relay_sending {
     unsigned number; /* of the attempt, from 1 */
 };
 MUST_USE err_t relay_make_head(struct exchange *x, const struct relay_sending *s, struct head *out);
+/* The side of the server made this answer itself (weft-delivered, of mesh peers only): its code; NONE: the
+ * application's answer. Notes what it asks for. */
+enum code relay_read_peer(struct exchange *x, const struct endpoint *ep, const struct head *h, enum delivered *out);
 int16_t relay_read_grpc_status(const struct field *fields, size_t n); /* -1: none */
 enum next relay_dispatch(struct exchange *x);
 /* The attempt is over: its stream is released or reset, its endpoint let go. */

@@ -169,9 +169,10 @@ static bool is_no_good(const struct hedge *h, const struct head *head, bool is_e
     struct exchange *x = h->x;
     uint16_t status = x->status;
     int16_t grpc = x->grpc_status;
+    enum delivered delivered;
     enum again_look look;
 
-    if (endpoint_is_meshed(h->endpoint) && head_find(head, FIELD_WEFT_DELIVERED) != NULL)
+    if (relay_read_peer(x, h->endpoint, head, &delivered) != CODE_NONE)
         return true;
     x->status = head->status;
     x->grpc_status = x->is_grpc ? relay_read_grpc_status(head->fields, head->n_fields) : -1;

@@ -225,29 +225,29 @@ static void pass_informational(struct exchange *x, struct head *h)
         x->fs->ops->send_head(x->fs, h, false);
 }
 
-/* A mesh peer answered instead of its application and says whether that was reached. */
-static bool read_verdict(struct exchange *x, const struct head *h, enum delivered *out)
-{
-    struct field *verdict, *code;
+#define HOLD_MS 1000 /* no further attempts after the server's side refused one */
 
-    x->peer_code = CODE_NONE;
-    if (!endpoint_is_meshed(x->endpoint))
-        return false;
+enum code relay_read_peer(struct exchange *x, const struct endpoint *ep, const struct head *h, enum delivered *out)
+{
+    const struct field *verdict, *name;
+    enum code code;
+
+    if (!endpoint_is_meshed(ep))
+        return CODE_NONE;
     verdict = head_find(h, FIELD_WEFT_DELIVERED);
     if (verdict == NULL || !delivered_parse(verdict->value, out))
-        return false;
-    code = head_find(h, FIELD_WEFT_CODE);
-    x->peer_code = code != NULL ? code_find(code->value) : CODE_NONE;
-    if (x->peer_code == CODE_NONE)
-        x->peer_code = CODE_INTERNAL; /* of a newer version: its own by all means */
-    return true;
+        return CODE_NONE;
+    name = head_find(h, FIELD_WEFT_CODE);
+    code = name != NULL ? code_find(name->value) : CODE_NONE;
+    if (code == CODE_ATTEMPT_REFUSED && x->parent != NULL)
+        asks_hold(x->worker->asks, x->parent, HOLD_MS);
+    return code != CODE_NONE ? code : CODE_INTERNAL; /* of a newer version: its own by all means */
 }
 
 static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_end)
 {
     struct exchange *x = arg;
     struct attempt_failure f = {.cause = CAUSE_STATUS, .status = h->status};
-    bool is_peers;
 
     (void)s;
     limits_touch(x);
@@ -260,14 +260,14 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
     limits_on_head(x);
     if (x->is_grpc)
         x->grpc_status = relay_read_grpc_status(h->fields, h->n_fields);
-    is_peers = read_verdict(x, h, &f.delivered);
+    x->peer_code = relay_read_peer(x, x->endpoint, h, &f.delivered);
     if ((x->peer_code == CODE_DEADLINE || x->grpc_status == GRPC_DEADLINE_EXCEEDED) &&
         limits_is_peers_cut(x)) {
         x->held_ended = is_end;
         limits_expire(x); /* the deadline that we had told: we know whose it was */
         return;
     }
-    if (is_peers) {
+    if (x->peer_code != CODE_NONE) {
         f.cause = CAUSE_REFUSED;
         hold(x, h, is_end);
         again_ask_held(x, &f);

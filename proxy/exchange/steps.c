@@ -3,6 +3,7 @@
 
 #include "kit/clock.h"
 #include "kit/random.h"
+#include "proxy/exchange/admit.h"
 #include "proxy/http/stream.h"
 #include "proxy/limit/limit.h"
 
@@ -19,6 +20,27 @@ static err_t set_client_id(struct exchange *x)
                : head_add(x->req, x->fs->arena, SLICE_LIT("l5d-client-id"), slice_str(id));
 }
 
+/* Which attempt it is for the client's proxy. */
+static void read_attempt(struct exchange *x)
+{
+    const struct field *f = head_find(x->req, FIELD_WEFT_ATTEMPT);
+    uint64_t n;
+
+    if (f != NULL && slice_to_u64(f->value, &n) && n > 1)
+        x->asked_as = n < UINT8_MAX ? (uint8_t)n : UINT8_MAX;
+}
+
+/* The application may be told, if the pod says so. */
+static err_t keep_attempt(struct exchange *x)
+{
+    char text[12];
+
+    if (x->asked_as == 0 || !x->worker->settings->keep_attempt)
+        return OK;
+    (void)snprintf(text, sizeof(text), "%u", x->asked_as);
+    return head_add(x->req, x->fs->arena, SLICE_LIT("weft-attempt"), arena_copy(x->fs->arena, slice_str(text)));
+}
+
 enum next step_authorise(struct exchange *x)
 {
     struct head *h = x->req;
@@ -29,15 +51,23 @@ enum next step_authorise(struct exchange *x)
     if (is_inbound && x->front->is_mesh) {
         x->has_orig_proto = edit_read_orig_proto(x, h);
         limits_read_peer(x);
+        read_attempt(x);
     }
     if (!is_inbound && x->worker->settings->allow_request_fields)
         again_read_asked(x);
     edit_strip_mesh(h);
-    if (is_inbound && set_client_id(x) != OK) {
+    if (is_inbound && (set_client_id(x) != OK || keep_attempt(x) != OK)) {
         exchange_answer(x, CODE_MEMORY, DELIVERED_NO, SLICE_LIT(""));
         return END;
     }
     x->is_grpc = h->is_grpc && x->fs->version == HTTP_2;
+    if (is_inbound && !admit_take(x->worker->admit, x->front->app->port, x->asked_as, clock_now_ms())) {
+        char text[40];
+
+        (void)snprintf(text, sizeof(text), "attempt %u", x->asked_as);
+        exchange_answer(x, CODE_ATTEMPT_REFUSED, DELIVERED_NO, slice_str(text));
+        return END;
+    }
     x->is_tunnel_wanted = h->is_connect || h->upgrade.n > 0;
     if (is_inbound) {
         if (!limits_begin(x))

@@ -57,6 +57,8 @@ SETTING_BYTES(field_max,      "WEFT_FIELD_MAX",      "16Ki",        "longest hea
 SETTING_U32  (fields_max,     "WEFT_FIELDS_MAX",     "200",         "most header fields in a head")
 SETTING_MS   (retry_ask_timeout,"WEFT_RETRY_ASK_TIMEOUT","250ms",   "how long the proxy waits for weft-retry's verdict before it gives up retrying")
 SETTING_BOOL (trace_deadlines,"WEFT_TRACE_DEADLINES","true",        "what the application asks of others with the trace of an inbound request has no more time than that request (traceparent, b3)")
+SETTING_U32  (retry_pressure, "WEFT_RETRY_PRESSURE", "20",          "percent of the requests for a port of the application, of all clients in the last 10 s, that may be further attempts (beside 10 a second); those above are refused as not delivered; 0: none are")
+SETTING_BOOL (keep_attempt,   "WEFT_KEEP_ATTEMPT",   "false",       "tell the application the number of a further attempt (weft-attempt: 2...)")
 SETTING_BOOL (allow_request_fields,"WEFT_ALLOW_REQUEST_FIELDS","false","the application may set retries for a single request: l5d-retry-http, -grpc, -limit, -timeout; otherwise they are taken away unread")
 SETTING_MS   (drain_timeout,  "WEFT_DRAIN_TIMEOUT",  "120s",        "longest time for running requests after SIGTERM")
 

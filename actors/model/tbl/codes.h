@@ -189,6 +189,9 @@ CODE(W7006, MEMORY,           503,  8, true,  proxy_internal_error,
 CODE(W7007, APP_CONNECTIONS,  503, 14, false, connection_limit_reached,
      "As many connections to the application's port are open as its Service allows (limit.weft.io/app-connections), and none became free while the request waited.",
      "The application is too slow for its load, or the limit too small for it: see `weft stat`; add replicas or raise the limit.")
+CODE(W7008, ATTEMPT_REFUSED,  503, 14, false, proxy_internal_response,
+     "This was a further attempt (a retry or a hedge), and such attempts are already too large a part of what the application gets from all its clients together.",
+     "See why so many first attempts fail: `weft stat`. The share is WEFT_RETRY_PRESSURE of the server's pod; clients stop retrying that service for a second by themselves.")
 
 /* ---- W8: the mesh's own state ---- */
 CODE(W8001, INTERNAL,         500, 13, true,  proxy_internal_error,
