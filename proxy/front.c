@@ -175,6 +175,25 @@ void front_check_idle(struct front *f)
     }
 }
 
+/* ---- what the port speaks ---- */
+
+void front_note(struct front *f, enum evidence e)
+{
+    f->heard |= 1u << e;
+    witness_saw(f->worker->witness, f->port, e);
+}
+
+static bool on_said(void *arg, bool is_server, slice_t bytes)
+{
+    struct front *f = arg;
+    enum evidence e;
+    bool goes_on = talk_hears(&f->talk, is_server, bytes, &e);
+
+    if (e != EVIDENCE_NONE)
+        front_note(f, e);
+    return goes_on;
+}
+
 /* ---- opaque ---- */
 
 static void on_opaque_end(void *arg, enum close_reason why)
@@ -196,6 +215,7 @@ void front_start_opaque(struct front *f, struct backend *backend, struct conn *e
                                .early = early,
                                .idle_ms = s->idle_timeout,
                                .wait_ms = s->failfast_timeout,
+                               .on_said = f->direction == DIRECTION_INBOUND ? on_said : NULL,
                                .on_end = on_opaque_end,
                                .arg = f};
 

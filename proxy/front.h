@@ -10,6 +10,7 @@
 #ifndef PROXY_FRONT_H
 #define PROXY_FRONT_H
 
+#include "proxy/detect/witness.h"
 #include "proxy/limit/limit.h"
 #include "proxy/tally.h"
 #include "proxy/worker.h"
@@ -29,6 +30,8 @@ struct front {
     enum front_state state;
     bool is_tls;
     bool is_mesh;        /* came with a transport header: the peer is a proxy of the mesh */
+    unsigned heard;      /* inbound: a bit per enum evidence that was noted already */
+    struct talk talk;    /* inbound, opaque: what is learned from it */
     bool drains_at_next; /* began while draining: say so with the first answer */
     uint64_t accepted_us;
     uint64_t moved_bytes, moved_ms; /* WEFT_IDLE_TIMEOUT: what had moved when it was last looked
@@ -62,6 +65,15 @@ void front_drain(struct front *f);
 /* Once a second while WEFT_IDLE_TIMEOUT is set: closes an HTTP connection on which no byte
  * moved for so long (opaque ones have their own timer). */
 void front_check_idle(struct front *f);
+
+/* The application answered a request, inbound: the port speaks so. For every request, so what is not news costs
+ * nothing. */
+void front_note(struct front *f, enum evidence e);
+static inline void front_answered(struct front *f, enum evidence e)
+{
+    if ((f->heard & 1u << e) == 0)
+        front_note(f, e);
+}
 
 /* The capture probe (`weft redirect check`): a connection from inside the pod to a reserved
  * address nobody has, or from outside to port 20001 of the pod from source port 20001. Answers

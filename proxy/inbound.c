@@ -146,6 +146,15 @@ static void read_header_soon(struct front *f)
     conn_own(f->conn, &header_events, o);
 }
 
+/* Seen here, or by another pod of the workload. */
+static uint8_t lesson_of_port(const struct front *f)
+{
+    enum lesson here = witness_known(f->worker->witness, f->port);
+
+    return here != LESSON_UNKNOWN ? lesson_protocol(here)
+                                  : discover_lesson(f->worker->discover, f->port);
+}
+
 static void on_shaken(void *arg, struct conn *c, const struct handshake_result *r)
 {
     struct opening *o = arg;
@@ -177,7 +186,7 @@ static void on_shaken(void *arg, struct conn *c, const struct handshake_result *
         read_header_soon(f);
     } else {
         o->look = LOOK_MORE;
-        opening_detect(o, false); /* what is inside */
+        opening_detect(o, false, lesson_of_port(f)); /* what is inside */
     }
 }
 
@@ -268,7 +277,7 @@ void inbound_open(struct front *f)
     }
     if (!was_redirected || address_port(&f->dst) == w->settings->inbound_port) {
         f->port = 0; /* direct: the header will say */
-        opening_detect(o, true);
+        opening_detect(o, true, PROTOCOL_DETECT);
         return;
     }
     if (!may_enter(w, &f->dst)) {
@@ -281,7 +290,7 @@ void inbound_open(struct front *f)
     if (known == LOOK_OPAQUE) {
         serve_opaque(f);
     } else {
-        opening_detect(o, true);
-        opening_dial_early(o, f->app);
+        opening_detect(o, true, lesson_of_port(f));
+        opening_dial_early(o, NULL, f->app);
     }
 }

@@ -63,16 +63,25 @@ static void on_detect_closed(void *arg)
     front_closed(o->front);
 }
 
-void opening_detect(struct opening *o, bool wants_sni)
+void opening_detect(struct opening *o, bool wants_sni, uint8_t lesson)
 {
     struct front *f = o->front;
     struct detect_conf conf = {.base = f->worker->base,
                                .timeout_ms = f->worker->settings->detect_timeout,
-                               .wants_sni = wants_sni};
+                               .wants_sni = wants_sni,
+                               .is_hurried = lesson == LESSON_OPAQUE};
 
+    o->lesson = lesson;
     o->is_settled = false;
     o->phase = OPENING_DETECT;
     detect_start(&o->detect, f->conn, &conf, on_detected, on_detect_closed, o);
+}
+
+void opening_learn(struct opening *o, uint8_t lesson)
+{
+    o->lesson = lesson;
+    if (lesson == LESSON_OPAQUE)
+        detect_hurry(&o->detect);
 }
 
 /* ---- the server meanwhile ---- */
@@ -95,9 +104,19 @@ static size_t on_early_bytes(struct conn *c, slice_t bytes)
 {
     struct opening *o = conn_owner(c);
 
-    (void)bytes;
-    conn_pause(c, PAUSE_OWNER); /* they stay in the conn for whoever owns it next */
-    on_server_speaks(o->front);
+    switch (look_answer(bytes)) {
+    case ANSWER_MORE:
+        break;
+    case ANSWER_HTTP2:
+        /* Settings, which a server of HTTP/2 may send at once: it waits for the client's preface, and so do we. */
+        conn_pause(c, PAUSE_OWNER);
+        break;
+    case ANSWER_HTTP1: /* it has lost its patience: the client is told, as it would be without us */
+    case ANSWER_OTHER:
+        conn_pause(c, PAUSE_OWNER); /* they stay in the conn for whoever owns it next */
+        on_server_speaks(o->front);
+        break;
+    }
     return 0;
 }
 
@@ -105,10 +124,13 @@ static void on_early_eof(struct conn *c, bool is_clean)
 {
     struct opening *o = conn_owner(c);
 
-    (void)is_clean;
+    if (is_clean) {
+        on_server_speaks(o->front); /* it has nothing to say: the client hears that at once */
+        return;
+    }
     o->early = NULL;
     conn_own(c, NULL, NULL);
-    conn_close(c, CLOSE_PEER_CLOSED);
+    conn_close(c, CLOSE_PEER_TRUNCATED);
     endpoint_unref(&o->early_ep);
 }
 
@@ -131,39 +153,103 @@ static void on_early_dialled(void *arg, const struct dial_result *r)
     o->dial = NULL;
     if (r->conn == NULL) {
         endpoint_unref(&o->early_ep);
+        if (o->early_be != NULL)
+            timer_once(&o->early_timer, OPENING_DIAL_AFTER_MS); /* another one, if one is ready */
         return;
     }
     o->early = r->conn;
     conn_own(o->early, &early_events, o);
 }
 
-static void on_early_timer(void *arg)
+static const char *dial_after(const struct opening *o)
 {
-    struct opening *o = arg;
+    switch ((enum lesson)o->lesson) {
+    case LESSON_OPAQUE:
+        return "lesson";
+    case LESSON_HTTP1:
+    case LESSON_HTTP2:
+    case LESSON_GRPC:
+        return "long_silence";
+    case LESSON_UNKNOWN:
+    case LESSON_SEVERAL:
+        break;
+    }
+    return "silence";
+}
 
-    if (o->is_settled || o->phase == OPENING_HANDSHAKE || o->early_ep == NULL)
-        return;
+static void early_dial(struct opening *o)
+{
+    struct worker *w = o->front->worker;
+
+    tally_detect_dial(w->tallies, o->front->direction, dial_after(o));
     if (dial_start(o->early_ep, SESSION_OPAQUE, on_early_dialled, o, &o->dial) != OK)
         endpoint_unref(&o->early_ep);
 }
 
-void opening_dial_early(struct opening *o, struct endpoint *ep)
+static void on_early_timer(void *arg);
+
+static void on_endpoint_ready(struct pick_wait *wait)
 {
-    if (o->early_ep != NULL || o->is_settled)
+    on_early_timer(CONTAINER_OF(wait, struct opening, early_wait));
+}
+
+static void on_early_timer(void *arg)
+{
+    struct opening *o = arg;
+
+    if (o->is_settled || o->phase == OPENING_HANDSHAKE)
         return;
-    endpoint_ref(ep);
-    o->early_ep = ep;
+    if (o->early_be != NULL) {
+        struct endpoint *ep = backend_pick(o->early_be, NULL);
+
+        if (ep == NULL) {
+            o->early_wait.wake = on_endpoint_ready;
+            err_ignore(backend_wait(o->early_be, &o->early_wait)); /* too many wait: the client's bytes decide */
+            return;
+        }
+        endpoint_ref(ep);
+        o->early_ep = ep;
+    }
+    early_dial(o);
+}
+
+void opening_dial_early(struct opening *o, struct backend *be, struct endpoint *ep)
+{
+    if (o->early_be != NULL || o->early_ep != NULL || o->is_settled)
+        return;
+    o->early_be = be;
+    if (be != NULL) {
+        be->refs++;
+    } else {
+        endpoint_ref(ep);
+        o->early_ep = ep;
+    }
     timer_init(&o->early_timer, o->front->worker->base, on_early_timer, o);
-    timer_once(&o->early_timer, OPENING_DIAL_AFTER_MS);
+    switch ((enum lesson)o->lesson) {
+    case LESSON_OPAQUE:
+        timer_once(&o->early_timer, 0);
+        break;
+    case LESSON_HTTP1:
+    case LESSON_HTTP2:
+    case LESSON_GRPC:
+        timer_once(&o->early_timer, OPENING_DIAL_HTTP_MS);
+        break;
+    case LESSON_UNKNOWN:
+    case LESSON_SEVERAL:
+        timer_once(&o->early_timer, OPENING_DIAL_AFTER_MS);
+        break;
+    }
 }
 
 static void early_stop(struct opening *o)
 {
     struct conn *c = o->early;
 
-    if (o->early_ep == NULL)
+    if (o->early_be == NULL && o->early_ep == NULL)
         return;
     timer_stop(&o->early_timer);
+    pick_wait_cancel(&o->early_wait);
+    backend_unref(&o->early_be);
     dial_cancel(&o->dial);
     o->early = NULL;
     if (c != NULL) {
@@ -198,6 +284,7 @@ struct conn *opening_take_early(struct opening *o, struct endpoint **ep)
     conn_own(c, NULL, NULL);
     *ep = o->early_ep;
     o->early_ep = NULL;
+    early_stop(o);
     return c;
 }
 

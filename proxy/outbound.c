@@ -105,10 +105,8 @@ static void outbound_decide(struct front *f)
         return;
     }
     if (t->now->n_backends > 0) {
-        struct endpoint *ep = backend_pick(t->now->backends[0], NULL);
-
-        if (ep != NULL)
-            opening_dial_early(o, ep);
+        opening_learn(o, t->now->view->lesson);
+        opening_dial_early(o, t->now->backends[0], NULL);
     }
 }
 
@@ -165,7 +163,8 @@ void outbound_open(struct front *f)
         front_close(f, CLOSE_LIMIT, true);
         return;
     }
-    opening_detect(o, false);
+    /* What the port was seen to speak is known with its view. */
+    opening_detect(o, false, PROTOCOL_DETECT);
     if (target_wait(f->target, &o->wait, &why)) {
         outbound_decide(f);
     } else if (why != OK) {

@@ -25,7 +25,6 @@ struct tallies {
     struct list watches;
     struct buf text; /* scratch */
     struct series_slot *close[2][CLOSE_REASONS];
-    struct series_slot *detect_delay[2];
 };
 
 const char *direction_name(enum direction d)
@@ -445,7 +444,6 @@ void tallies_tick(struct tallies *t)
 
         t->generation = generation;
         memset(t->close, 0, sizeof(t->close));
-        memset(t->detect_delay, 0, sizeof(t->detect_delay));
         HASH_ITER(hh, t->http, h, h_next)
         http_slots(t, h);
         HASH_ITER(hh, t->tcp, c, c_next)
@@ -474,9 +472,15 @@ void tally_detected(struct tallies *t, enum direction d, const char *result, uin
                                      {"result", slice_str(result)}};
 
     count(t, SERIES_DETECT_RESULTS, l, 2, 1);
-    if (t->detect_delay[d] == NULL)
-        t->detect_delay[d] = series_get(t->table, SERIES_DETECT_DELAY, labels_of(t, l, 1));
-    series_observe(t->detect_delay[d], delay_us);
+    series_observe(series_get(t->table, SERIES_DETECT_DELAY, labels_of(t, l, 2)), delay_us);
+}
+
+void tally_detect_dial(struct tallies *t, enum direction d, const char *after)
+{
+    const struct series_label l[] = {{"direction", slice_str(direction_name(d))},
+                                     {"after", slice_str(after)}};
+
+    count(t, SERIES_DETECT_DIALS, l, 2, 1);
 }
 
 void tally_handshake(struct tallies *t, bool is_server, const char *result)

@@ -112,6 +112,8 @@ void tally_tcp_close(struct tallies *t, struct tcp_watch *w, const char *error);
 
 void tally_close(struct tallies *t, bool is_src, enum close_reason why);
 void tally_detected(struct tallies *t, enum direction d, const char *result, uint64_t delay_us);
+/* A server was dialled before it was known who speaks first. after: "lesson", "silence", "long_silence". */
+void tally_detect_dial(struct tallies *t, enum direction d, const char *after);
 void tally_handshake(struct tallies *t, bool is_server, const char *result);
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
 void tally_bad_input(struct tallies *t, const char *kind);

@@ -6,6 +6,7 @@
 #include "proxy/await.h"
 #include "proxy/balance/balance.h"
 #include "proxy/content/spill.h"
+#include "proxy/detect/witness.h"
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/admit.h"
 #include "proxy/exchange/ask.h"
@@ -306,6 +307,14 @@ static err_t open_telemetry(struct worker *w)
     return OK;
 }
 
+static void on_lesson(void *arg, uint16_t port, enum lesson lesson)
+{
+    struct worker *w = arg;
+
+    log_info("port learned", "port=%u protocol=%u", port, lesson_protocol(lesson));
+    discover_spoken(w->discover, port, lesson_protocol(lesson));
+}
+
 static err_t open_rooms(struct worker *w)
 {
     const struct settings *s = w->settings;
@@ -351,6 +360,9 @@ static err_t open_rooms(struct worker *w)
     TRY(balance_new(&bc, &w->balance));
     dc.balance = w->balance;
     TRY(discover_new(&dc, &w->discover));
+    w->witness = witness_new(on_lesson, w);
+    if (w->witness == NULL)
+        return ERR_OF(NOMEM);
     TRY(asks_new(w->base, w->conf.retry, &w->asks));
     TRY(admit_new(&ac, &w->admit));
     if (s->replay_spill > 0 && spill_new(s->replay_spill, &w->spill) != OK)
@@ -490,6 +502,7 @@ void worker_free(struct worker **wp)
     balance_free(&w->balance);
     exchange_free_all(w);
     spill_free(&w->spill);
+    witness_free(&w->witness);
     mailbox_close(&w->telemetry);
     tallies_free(&w->tallies);
     series_close(&w->series);

@@ -29,6 +29,7 @@ struct mailbox;
 struct net;
 struct spill;
 struct watched;
+struct witness;
 
 #define WORKER_POD_IPS_MAX   8
 #define WORKER_LISTENERS_MAX 8
@@ -75,6 +76,7 @@ struct worker {
     struct discover *discover;
     struct await *await;       /* until the application listens; NULL: it does */
     bool has_begun;            /* to take connections */
+    struct witness *witness; /* what the application's ports were seen to speak */
     struct asks *asks;         /* questions to weft-retry */
     struct admit *admit;       /* which further attempts the application gets */
     struct mailbox *telemetry; /* NULL: none */

@@ -14,6 +14,7 @@
 #include "kit/list.h"
 #include "kit/mailbox.h"
 #include "kit/timer.h"
+#include "model/lesson.h"
 #include "wire/join.h"
 #include "wire/topic.h"
 #include "wire/wire.h"
@@ -79,6 +80,13 @@ struct link_counters {
 };
 
 #define LINK_SIGNS_MAX 16u
+#define LINK_PORTS_MAX 64u
+
+/* What a port of this pod was found to speak: the proxies' findings together. */
+struct spoken_port {
+    uint16_t port;
+    enum lesson lesson;
+};
 
 struct link {
     struct actor *actor;
@@ -129,6 +137,8 @@ struct link {
     uint64_t snapshot_ms;
 
     struct errand_sign signs[LINK_SIGNS_MAX];
+    struct spoken_port spoken[LINK_PORTS_MAX];
+    unsigned n_spoken;
     struct link_counters count;
 };
 

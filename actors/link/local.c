@@ -100,10 +100,17 @@ static void on_certify(void *arg, const struct wire_call *call)
     session_certify(arg, call->mail->from, WIRE_GOT(certify, call));
 }
 
+static void on_spoken(void *arg, const struct wire_call *call)
+{
+    const struct wire_spoken *m = WIRE_GOT(spoken, call);
+    session_spoken(arg, m->port, m->protocol);
+}
+
 static const struct wire_permit permits[] = {
     {WIRE_resolve, on_resolve, false}, {WIRE_forget, on_forget, false},
     {WIRE_listen, on_listen, false},   {WIRE_applied, on_applied, false},
     {WIRE_serving, on_serving, false}, {WIRE_certify, on_certify, false},
+    {WIRE_spoken, on_spoken, false},
 };
 static struct wire_desk desk = {.name = "link",
                                 .me = WIRE_ROLE_LINK,

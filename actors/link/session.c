@@ -94,6 +94,7 @@ static void close_both(struct link *l)
 }
 
 static void send_held(struct link *l);
+static void say_learned(struct link *l, const struct spoken_port *p);
 static void on_broker(void *arg, const struct mailbox_msg *m);
 static void on_update(void *arg, const struct mailbox_msg *m);
 static void on_broker_link(void *arg, bool is_up);
@@ -365,6 +366,8 @@ static void on_welcome(void *arg, const struct wire_call *call)
     l->has_had_session = true;
     enter(l, LINK_SYNC);
     say_serving(l);
+    for (unsigned i = 0; i < l->n_spoken; i++)
+        say_learned(l, &l->spoken[i]);
     send_watches(l);
     send_held(l);
 }
@@ -736,6 +739,32 @@ static void on_alive_tick(void *arg)
         return;
     const struct wire_alive alive = {.wall_ms = (int64_t)clock_wall_ms()};
     LINK_TELL(l->broker, nobody, alive, &alive);
+}
+
+static void say_learned(struct link *l, const struct spoken_port *p)
+{
+    const struct wire_learn out = {.port = p->port, .protocol = lesson_protocol(p->lesson)};
+    if (l->state >= LINK_SYNC)
+        LINK_TELL(l->broker, nobody, learn, &out);
+}
+
+void session_spoken(struct link *l, uint16_t port, uint8_t protocol)
+{
+    enum lesson news;
+    unsigned i = 0;
+    if (!lesson_read(protocol, &news) || port == 0)
+        return;
+    while (i < l->n_spoken && l->spoken[i].port != port)
+        i++;
+    if (i == LINK_PORTS_MAX)
+        return; /* more ports than are learned of */
+    if (i == l->n_spoken)
+        l->spoken[l->n_spoken++] = (struct spoken_port){.port = port};
+    news = lesson_join(l->spoken[i].lesson, news);
+    if (news == l->spoken[i].lesson)
+        return;
+    l->spoken[i].lesson = news;
+    say_learned(l, &l->spoken[i]);
 }
 
 void session_serving(struct link *l, bool is_serving)

@@ -17,6 +17,10 @@ void session_unwatch(struct link *l, struct view *v);
 /* What is in force may have changed: an ack follows in this turn if it has. */
 void session_ack_soon(struct link *l);
 
+/* A proxy found what a port of this pod speaks (0: several): the broker is told what is news, and all of it anew in
+ * every session. */
+void session_spoken(struct link *l, uint16_t port, uint8_t protocol);
+
 /* The pod takes (or no longer takes) traffic. */
 void session_serving(struct link *l, bool is_serving);
 

@@ -17,6 +17,9 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     struct detect *d = conn_owner(c);
     struct detect_result r = {.look = look_at(bytes)};
 
+    /* The beginning of TLS is waited for all the same: it may be for us. */
+    if (r.look == LOOK_MORE && d->conf.is_hurried && bytes.n > 0 && bytes.p[0] != LOOK_TLS_BYTE)
+        r.look = LOOK_OPAQUE;
     if (r.look == LOOK_MORE)
         return 0;
     if (r.look == LOOK_TLS && d->conf.wants_sni) {
@@ -80,6 +83,14 @@ void detect_start(struct detect *d, struct conn *c, const struct detect_conf *co
     timer_init(&d->timer, conf->base, on_timer, d);
     timer_once(&d->timer, conf->timeout_ms);
     conn_own(c, &events, d);
+}
+
+void detect_hurry(struct detect *d)
+{
+    if (d->conn == NULL)
+        return;
+    d->conf.is_hurried = true;
+    conn_own(d->conn, &events, d); /* what is kept is offered again */
 }
 
 void detect_stop(struct detect *d)

@@ -17,6 +17,7 @@ struct detect_conf {
     struct event_base *base;
     uint64_t timeout_ms;
     bool wants_sni; /* on TLS, wait for the whole ClientHello and tell its server name */
+    bool is_hurried; /* the port is known to speak no HTTP: what may still become HTTP is not waited for */
 };
 
 struct detect_result {
@@ -41,6 +42,10 @@ struct detect {
 void detect_start(struct detect *d, struct conn *c, const struct detect_conf *conf,
                   void (*done)(void *arg, const struct detect_result *r),
                   void (*closed)(void *arg), void *arg);
+
+/* The port is known to speak no HTTP (detect_conf.is_hurried): bytes that have come already are looked at again, from
+ * the loop. */
+void detect_hurry(struct detect *d);
 
 /* Stops watching without a result; the conn has no owner then. Fine when it is settled already.
  */

@@ -75,7 +75,7 @@ enum look look_at(slice_t b)
 
     if (b.n == 0)
         return LOOK_MORE;
-    if (b.p[0] == 0x16)
+    if (b.p[0] == LOOK_TLS_BYTE)
         return look_tls(b);
     if (memcmp(b.p, PREFACE, n) == 0)
         return n == preface_n ? LOOK_HTTP2 : LOOK_MORE;
@@ -83,6 +83,31 @@ enum look look_at(slice_t b)
     if (n > 14 && memcmp(b.p, PREFACE, 14) == 0)
         return LOOK_OPAQUE;
     return look_http1(b);
+}
+
+/* A SETTINGS frame of stream 0 without ACK (RFC 9113 3.4, 6.5): its length is a multiple of 6. */
+static enum answer look_settings(slice_t b)
+{
+    static const uint8_t rest[] = {4, 0, 0, 0, 0, 0};
+    size_t n = b.n > 9 ? 6 : b.n < 3 ? 0 : b.n - 3;
+
+    if (b.p[0] != 0 || (n > 0 && memcmp(b.p + 3, rest, n) != 0))
+        return ANSWER_OTHER;
+    if (b.n >= 3 && ((size_t)b.p[1] << 8 | b.p[2]) % 6 != 0)
+        return ANSWER_OTHER;
+    return b.n >= 9 ? ANSWER_HTTP2 : ANSWER_MORE;
+}
+
+enum answer look_answer(slice_t b)
+{
+    static const char status[] = "HTTP/";
+    size_t n = b.n < sizeof(status) - 1 ? b.n : sizeof(status) - 1;
+
+    if (b.n == 0)
+        return ANSWER_MORE;
+    if (memcmp(b.p, status, n) == 0)
+        return n == sizeof(status) - 1 ? ANSWER_HTTP1 : ANSWER_MORE;
+    return look_settings(b);
 }
 
 /* ---- ClientHello (RFC 8446 4.1.2) ---- */

@@ -24,8 +24,13 @@ struct discover {
     size_t n_ports;
     struct {
         uint16_t port;
-        uint8_t protocol;
+        uint8_t protocol, lesson;
     } ports[DISCOVER_PORTS_MAX];
+    size_t n_spoken;
+    struct {
+        uint16_t port;
+        uint8_t protocol;
+    } spoken[DISCOVER_SPOKEN_MAX];
     struct discover_counters counters;
 };
 
@@ -176,6 +181,7 @@ static void on_ports(struct discover *d, const struct wire_ports *m)
     d->n_ports = 0;
     for (size_t i = 0; i < m->n_ports && i < DISCOVER_PORTS_MAX; i++) {
         d->ports[d->n_ports].port = m->ports[i].port;
+        d->ports[d->n_ports].lesson = m->ports[i].lesson;
         d->ports[d->n_ports++].protocol = m->ports[i].protocol;
     }
     if (d->conf.on_ports != NULL)
@@ -211,6 +217,15 @@ static void say_serving(struct discover *d)
                              &m)); /* away: said again at its return */
 }
 
+static void say_spoken(struct discover *d, size_t i)
+{
+    struct wire_spoken m = {.port = d->spoken[i].port, .protocol = d->spoken[i].protocol};
+
+    if (d->link != NULL && d->is_linked)
+        err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), spoken,
+                             &m)); /* away: said again at its return */
+}
+
 static void on_link(void *arg, bool is_up)
 {
     struct discover *d = arg;
@@ -226,6 +241,8 @@ static void on_link(void *arg, bool is_up)
     err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), listen,
                          &ports)); /* on failure the next on_link repeats it */
     say_serving(d);
+    for (size_t i = 0; i < d->n_spoken; i++)
+        say_spoken(d, i);
     HASH_ITER(hh, d->targets, t, next)
     target_ask(t);
 }
@@ -360,6 +377,30 @@ uint8_t discover_port(const struct discover *d, uint16_t port)
         if (d->ports[i].port == port)
             return d->ports[i].protocol;
     return PROTOCOL_DETECT;
+}
+
+uint8_t discover_lesson(const struct discover *d, uint16_t port)
+{
+    for (size_t i = 0; i < d->n_ports; i++)
+        if (d->ports[i].port == port)
+            return d->ports[i].protocol == PROTOCOL_DETECT ? d->ports[i].lesson
+                                                           : PROTOCOL_DETECT;
+    return PROTOCOL_DETECT;
+}
+
+void discover_spoken(struct discover *d, uint16_t port, uint8_t protocol)
+{
+    size_t i = 0;
+
+    while (i < d->n_spoken && d->spoken[i].port != port)
+        i++;
+    if (i == DISCOVER_SPOKEN_MAX)
+        return; /* more ports than are learned of */
+    d->spoken[i].port = port;
+    d->spoken[i].protocol = protocol;
+    if (i == d->n_spoken)
+        d->n_spoken++;
+    say_spoken(d, i);
 }
 
 void discover_serving(struct discover *d, bool is_serving)

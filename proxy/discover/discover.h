@@ -27,6 +27,7 @@
 #define DISCOVER_TARGETS_MAX 8192
 #define DISCOVER_IDLE_MS     60000 /* a target nobody used for so long is forgotten */
 #define DISCOVER_PORTS_MAX   256
+#define DISCOVER_SPOKEN_MAX  64
 
 struct backend;
 struct balance;
@@ -107,6 +108,12 @@ void target_wait_cancel(struct target_wait *w); /* also fine when not waiting */
 
 /* What a port of this pod speaks (enum protocol), by what the control plane says. */
 uint8_t discover_port(const struct discover *d, uint16_t port);
+
+/* What it was seen to speak, of which every pod of the workload knows; PROTOCOL_DETECT: nothing, or it is declared. */
+uint8_t discover_lesson(const struct discover *d, uint16_t port);
+
+/* Tell the link what a port was found to speak (0: several). Repeated by itself when the link returns. */
+void discover_spoken(struct discover *d, uint16_t port, uint8_t protocol);
 
 /* Tell the link that the pod takes, or no longer takes, traffic. Repeated by itself when the
  * link returns. */

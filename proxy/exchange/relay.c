@@ -244,6 +244,21 @@ enum code relay_read_peer(struct exchange *x, const struct endpoint *ep, const s
     return code != CODE_NONE ? code : CODE_INTERNAL; /* of a newer version: its own by all means */
 }
 
+/* What the application's answer says of its port. */
+static enum evidence evidence_of(const struct exchange *x, const struct stream *s, const struct head *h)
+{
+    struct field *type;
+
+    if (s->version != HTTP_2)
+        return EVIDENCE_HTTP1;
+    if (!x->is_grpc)
+        return EVIDENCE_HTTP2;
+    type = head_find(h, FIELD_CONTENT_TYPE);
+    return type != NULL && slice_starts(type->value, SLICE_LIT("application/grpc"))
+               ? EVIDENCE_GRPC
+               : EVIDENCE_HTTP2;
+}
+
 static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_end)
 {
     struct exchange *x = arg;
@@ -258,6 +273,8 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
     endpoint_sample(x->endpoint, clock_now_us() - x->sent_us);
     x->status = h->status;
     limits_on_head(x);
+    if (x->front->direction == DIRECTION_INBOUND)
+        front_answered(x->front, evidence_of(x, s, h));
     if (x->is_grpc)
         x->grpc_status = relay_read_grpc_status(h->fields, h->n_fields);
     x->peer_code = relay_read_peer(x, x->endpoint, h, &f.delivered);

@@ -78,12 +78,21 @@ static void on_relay_end(void *arg, enum close_reason why)
     opaque_finish(o, why, false);
 }
 
+static bool on_said(void *arg, bool is_back, slice_t bytes)
+{
+    struct opaque *o = arg;
+
+    return o->conf.on_said(o->conf.arg, is_back, bytes);
+}
+
 /* Connection set-up is what opaque traffic tells about an endpoint's load. */
 static bool opaque_join(struct opaque *o, struct conn *back)
 {
     struct relay_conf rc = {
         .base = o->conf.base, .idle_ms = o->conf.idle_ms, .on_end = on_relay_end, .arg = o};
 
+    if (o->conf.on_said != NULL)
+        rc.on_said = on_said;
     timer_stop(&o->limit);
     if (relay_start(o->front, back, &rc, &o->relay) != OK)
         return false;

@@ -22,6 +22,8 @@ struct opaque_conf {
     struct endpoint *endpoint;
     struct conn *early;        /* connected to `endpoint` already; taken. Or NULL */
     uint64_t idle_ms, wait_ms; /* wait_ms: longest wait for a ready endpoint */
+    /* Hears what both sides say, until it returns false (relay.h). May be NULL. */
+    bool (*on_said)(void *arg, bool is_server, slice_t bytes);
     /* The front conn is gone or about to go. The opaque's memory goes after it. */
     void (*on_end)(void *arg, enum close_reason why);
     void *arg;

@@ -49,6 +49,8 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     struct relay *r = s->relay;
 
     r->last_ms = clock_now_ms();
+    if (r->conf.on_said != NULL && !r->conf.on_said(r->conf.arg, s == &r->back, bytes))
+        r->conf.on_said = NULL;
     conn_write(s->other->conn, bytes);
     if (conn_is_full(s->other->conn))
         conn_pause(c, PAUSE_PEER_FULL);

@@ -18,6 +18,8 @@ struct relay;
 struct relay_conf {
     struct event_base *base;
     uint64_t idle_ms; /* without a byte in either direction; 0: for ever */
+    /* Hears every byte before it is passed on, until it returns false. May be NULL. */
+    bool (*on_said)(void *arg, bool is_back, slice_t bytes);
     /* Both conns are gone or about to go: do not use them. The relay's memory goes after it. */
     void (*on_end)(void *arg, enum close_reason why);
     void *arg;

@@ -57,7 +57,7 @@ SERIES_COUNTER  (RETRY_REFUSED,    "weft_retry_refused_total",  L_ROUTE ",reason
 SERIES_COUNTER  (RETRY_DECISIONS,  "weft_retry_decisions_total","service,verdict,reason", "Verdicts of weft-retry.")
 SERIES_COUNTER  (MESH_ANSWERS,     "weft_mesh_answers_total",   "direction,code", "Answers made by the mesh itself, not by an application, by their stable code.")
 SERIES_COUNTER  (DETECT_RESULTS,   "weft_detect_results_total", "direction,result", "What protocol detection found.")
-SERIES_HISTOGRAM(DETECT_DELAY,     "weft_detect_delay_ms",      "direction", "Time from accept to a known protocol, in milliseconds.")
+SERIES_HISTOGRAM(DETECT_DELAY,     "weft_detect_delay_ms",      "direction,result", "Time from accept to a known protocol, in milliseconds.")
 SERIES_COUNTER  (HANDSHAKES,       "weft_handshakes_total",     "role,result", "TLS handshakes by role (client, server) and result (ok or a stable code).")
 SERIES_COUNTER  (BAD_INPUT,        "weft_bad_input_total",      "kind", "Input from outside that was refused as malformed.")
 SERIES_COUNTER  (CONNECTION_CLOSE, "weft_connection_close_total", "side,reason", "Closed connections by the one named reason.")
@@ -66,6 +66,7 @@ SERIES_COUNTER  (RATE_LIMITED,     "inbound_http_local_ratelimit_total", "srv_po
 SERIES_COUNTER  (FAULTS,           "weft_faults_total",         "fault,route_kind,route_namespace,route_name", "Requests delayed or failed because a route says so.")
 SERIES_COUNTER  (HEDGES,           "weft_hedge_total",          L_ROUTE ",result", "Attempts beside a late one: sent, and what became of them.")
 SERIES_COUNTER  (MIRRORS,          "weft_mirror_total",         L_ROUTE ",result", "Copies of requests for mirrors, by what became of them.")
+SERIES_COUNTER  (DETECT_DIALS,     "weft_detect_dials_total",    "direction,after", "Connections dialled to the server while it was not known who speaks first.")
 
 SERIES_LE(1)
 SERIES_LE(2)
