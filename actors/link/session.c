@@ -193,7 +193,8 @@ static void say_hello(struct link *l)
                                      .is_serving = l->is_serving && !l->is_draining,
                                      .wall_ms = (int64_t)clock_wall_ms(),
                                      .processes = 5,
-                                     .app_version = slice_str(l->set->app_version)};
+                                     .app_version = slice_str(l->set->app_version),
+                                     .weight = (uint32_t)l->set->weight};
     err_t e = LINK_SEND(l->broker, nobody, hello, &hello);
     l->said_serving = hello.is_serving;
     if (e != OK)

@@ -4,6 +4,7 @@
 #include "broker/control/objects.h"
 #include "broker/control/sessions.h"
 #include "broker/control/topics.h"
+#include "broker/control/views.h"
 #include "kit/clock.h"
 #include "model/name.h"
 #include "wire/dispatch.h"
@@ -231,12 +232,36 @@ static void on_status(void *arg, const struct wire_call *call)
     CONTROL_SEND(c, c->cli, call->mail->from, status, &answer);
 }
 
+/* ---- looking at views ---- */
+
+static void on_peek(void *arg, const struct wire_call *call)
+{
+    struct control *c = arg;
+    const struct wire_peek *m = WIRE_GOT(peek, call);
+    struct view_cut cut = {0};
+    struct buf out;
+    buf_init(&out, WIRE_MESSAGE_MAX);
+    err_t e = slice_starts(m->topic, SLICE_LIT("dst/")) || slice_starts(m->topic, SLICE_LIT("pod/"))
+                  ? views_compute(c, m->topic, m->pod, &cut, &out)
+                  : ERR_OF(BAD_TOPIC);
+    if (e == OK) {
+        const struct wire_peeked answer = {.id = m->id,
+                                           .mesh_revision = mesh_revision(c->mesh),
+                                           .payload = buf_slice(&out)};
+        CONTROL_SEND(c, c->cli, call->mail->from, peeked, &answer);
+    } else {
+        control_refuse(c, c->cli, call->mail->from, m->id, e, NULL);
+    }
+    buf_done(&out);
+}
+
 /* ---- the mailbox ---- */
 
 static const struct wire_permit permits[] = {
     {WIRE_apply, on_apply, false},       {WIRE_delete_, on_delete, false},
     {WIRE_wait, on_wait, false},         {WIRE_token, on_token, false},
     {WIRE_feed_key, on_feed_key, false}, {WIRE_status_ask, on_status, false},
+    {WIRE_peek, on_peek, false},
 };
 
 static struct wire_desk cli_desk = {.name = "cli",

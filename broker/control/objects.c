@@ -1,6 +1,7 @@
 #include "broker/control/objects.h"
 
 #include "broker/control/attached.h"
+#include "broker/control/conflicts.h"
 #include "broker/control/services.h"
 #include "broker/control/topics.h"
 #include "kit/clock.h"
@@ -100,7 +101,7 @@ static struct object *staged_find(struct control *c, const char *key, bool *foun
     return o;
 }
 
-static struct object *current(struct control *c, const char *key)
+struct object *objects_current(struct control *c, const char *key)
 {
     bool found;
     struct object *o = staged_find(c, key, &found);
@@ -211,7 +212,7 @@ static err_t stage_slices(struct control *c, const char *ns, slice_t service)
     }
     LIST_EACH (it, &c->staged) {
         const struct staged *s = CONTAINER_OF(it, struct staged, link);
-        if (!s->is_drop && current(c, s->object->key) == s->object &&
+        if (!s->is_drop && objects_current(c, s->object->key) == s->object &&
             s->object->parsed->kind == RESOURCE_ENDPOINT_SLICE &&
             strcmp(s->object->ns, ns) == 0 &&
             slice_is(s->object->parsed->endpoint_slice.service, service))
@@ -239,7 +240,7 @@ static err_t stage(struct control *c, struct object **o, bool is_drop)
 static err_t stage_put(struct control *c, struct object **o, bool is_of_session)
 {
     struct object *it = *o;
-    const struct object *old = current(c, it->key);
+    const struct object *old = objects_current(c, it->key);
     const struct mesh_object row = {.kind = slice_str(it->kind),
                                     .ns = slice_str(it->ns),
                                     .name = slice_str(it->name),
@@ -442,7 +443,7 @@ err_t objects_ensure_served(struct control *c, const char *ns, const struct serv
 {
     char key[400];
     (void)snprintf(key, sizeof key, "Service/%s/%s", ns, served->service);
-    const struct object *old = current(c, key);
+    const struct object *old = objects_current(c, key);
     const struct service_entry *entry = services_find(c, ns, served->service);
     if (old != NULL && (entry == NULL || !entry->is_of_session ||
                         has_port(&old->parsed->service, served->port)))
@@ -514,10 +515,15 @@ static void apply_one(struct control *c, slice_t json, bool is_dry, struct arena
         return;
     }
     char key[400], notes[512] = "";
-    size_t at = 0;
+    if (!conflicts_check(c, r, &why, notes, sizeof notes)) {
+        refuse(c, out, arena, json, &why);
+        resource_free(&r);
+        return;
+    }
+    size_t at = strlen(notes);
     for (size_t i = 0; i < r->n_notes; i++) {
         int n =
-            snprintf(notes + at, sizeof notes - at, "%s%s", i != 0 ? "; " : "", r->notes[i]);
+            snprintf(notes + at, sizeof notes - at, "%s%s", at != 0 ? "; " : "", r->notes[i]);
         at = n > 0 && at + (size_t)n < sizeof notes ? at + (size_t)n : at;
     }
     struct object *o = object_new(&r);
@@ -526,7 +532,7 @@ static void apply_one(struct control *c, slice_t json, bool is_dry, struct arena
         return;
     }
     (void)snprintf(key, sizeof key, "%s", o->key);
-    const struct object *old = current(c, key);
+    const struct object *old = objects_current(c, key);
     const struct service_entry *entry = services_find(c, o->ns, o->name);
     bool takes_over = old != NULL && o->parsed->kind == RESOURCE_SERVICE && entry != NULL &&
                       entry->is_of_session;
@@ -631,7 +637,7 @@ void objects_delete(struct control *c, const struct wire_delete_ *ask, struct ar
         if (is_kind)
             (void)snprintf(key, sizeof key, "%s/%.*s/%.*s", resource_kind_name(kind),
                            SLICE_FMT(ns), SLICE_FMT(o->name));
-        const struct object *old = e == OK && is_kind ? current(c, key) : NULL;
+        const struct object *old = e == OK && is_kind ? objects_current(c, key) : NULL;
         if (e != OK || !is_kind)
             outcome(&outcomes[i], arena, key, RESULT_REFUSED,
                     e != OK ? e->text : "kind: there is no such kind");

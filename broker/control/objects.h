@@ -15,6 +15,9 @@ void objects_free(struct control *c);
 struct object *objects_find(struct control *c, const char *kind, const char *ns,
                             const char *name);
 
+/* What the open change (if there is one) would leave under this key (KIND/NS/NAME); NULL: nothing. */
+struct object *objects_current(struct control *c, const char *key);
+
 void objects_accept(struct control *c);
 void objects_abandon(struct control *c);
 

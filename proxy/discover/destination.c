@@ -56,13 +56,47 @@ static err_t make_backends(struct destination *d, struct balance *balance,
     return OK;
 }
 
+/* What balance is told: kinds that are known, numbers that make sense. */
+static bool is_backend(const struct wire_backend *b)
+{
+    if (b->protocol > PROTOCOL_OPAQUE || b->state > ROUTE_BACKEND_MISSING)
+        return false;
+    for (size_t i = 0; i < b->n_balancing; i++) {
+        const struct wire_balancing *w = &b->balancing[i];
+
+        if (w->kind > BALANCING_HASH || w->hash_by > HASH_BY_SOURCE || w->zone_mode > 1)
+            return false;
+        if (w->kind == BALANCING_HASH &&
+            (w->hash_by == HASH_BY_NOTHING ||
+             (w->hash_by != HASH_BY_SOURCE && w->hash_name.n == 0)))
+            return false;
+        if (w->share_cap_permille != 0 && w->share_cap_permille < 1000)
+            return false;
+    }
+    for (size_t i = 0; i < b->n_breaker; i++)
+        if (b->breaker[i].success_permille > 1000 || b->breaker[i].max_ejected_permille > 1000)
+            return false;
+    return true;
+}
+
+static bool are_classes(const struct wire_rule *rule)
+{
+    for (size_t i = 0; i < rule->n_classes; i++)
+        if (rule->classes[i].low > rule->classes[i].high)
+            return false;
+    return true;
+}
+
+/* Indices, filters and matches are checked by route_table_new. */
 static err_t check(const struct wire_destination *v)
 {
     if (v->kind > DESTINATION_ENDPOINT || v->protocol > PROTOCOL_OPAQUE)
         return ERR_OF(MALFORMED);
     for (size_t i = 0; i < v->n_backends; i++)
-        if (v->backends[i].protocol > PROTOCOL_OPAQUE ||
-            v->backends[i].state > ROUTE_BACKEND_MISSING)
+        if (!is_backend(&v->backends[i]))
+            return ERR_OF(MALFORMED);
+    for (size_t i = 0; i < v->n_rules; i++)
+        if (!are_classes(&v->rules[i]))
             return ERR_OF(MALFORMED);
     return OK;
 }

@@ -18,6 +18,7 @@ SETTING_STR  (pod_ips,        "WEFT_POD_IPS",        "",            "addresses o
 SETTING_STR  (serves,         "WEFT_SERVES",         "",            "what the application serves: SERVICE:PORT[/PROTOCOL] comma list; PROTOCOL is http1, http2, grpc or opaque")
 SETTING_BOOL (await_app,      "WEFT_AWAIT_APP",      "false",       "take traffic only after every served port accepted one TCP connection, which is closed at once")
 SETTING_STR  (zone,           "WEFT_ZONE",           "",            "zone of this pod")
+SETTING_U32  (weight,         "WEFT_WEIGHT",         "10000",       "weight of this pod among the endpoints of its services; 10000 is normal, 5000 half of it")
 
 /* --- control plane --- */
 SETTING_STR  (broker,         "WEFT_BROKER",         "",            "host:port of the broker's request socket")
