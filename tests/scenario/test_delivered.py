@@ -129,6 +129,7 @@ class Shop:
     def __init__(self, mesh):
         self.mesh, self.ids = mesh, 0
         mesh.env.update(PATIENT)
+        mesh.env["WEFT_REPLAY_SPILL"] = "4Mi"  # a quarter for one body
         self.program = mesh.python(APP)
         self.shop = self.run("shop", ["8080/http1", "8081/http1"], "8080", "8081")
         self.tardy = self.run("tardy", ["8080/http1"], "8080", "later")
@@ -399,9 +400,10 @@ def test_no_verdict(shop):
 # ---- content ----
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
-@pytest.mark.parametrize("size,is_kept", [(0, True), (1, True), (200000, True), (256 * 1024, True), (256 * 1024 + 1, False),
-                                          (3000000, False)])
+@pytest.mark.parametrize("size,is_kept", [(0, True), (1, True), (200000, True), (256 * 1024, True), (256 * 1024 + 1, True),
+                                          (1280 * 1024, True), (1280 * 1024 + 1, False), (3000000, False)])
 def test_content_is_repeated_whole(shop, body, size, is_kept, chunked):
+    """In memory, above that in the memory file, above that not at all."""
     path, checksum = body(size)
     args = ["--data-binary", "@" + path] + (["-H", "Transfer-Encoding: chunked"] if chunked else [])
     answer = shop.post("/plain/close-1", *args, key=True)

@@ -52,8 +52,9 @@ class Retry:
         assert "missed an edge" not in log and "runtime error" not in log and "AddressSanitizer" not in log
 
 
-def ask(s, ident, attempt=1, delivered=NO, replayable=False, left=FOREVER, policy=(), service="default/web:80"):
-    s.send(msgpack.packb([ASK, 1, ident, service, "", attempt, delivered, 0, 0, replayable, left, list(policy)]))
+def ask(s, ident, attempt=1, delivered=NO, replayable=False, left=FOREVER, policy=(), service="default/web:80",
+        cause=0):
+    s.send(msgpack.packb([ASK, 2, ident, service, "", attempt, delivered, cause, 0, replayable, left, list(policy)]))
 
 
 def answer(s, seconds=5):
@@ -82,8 +83,8 @@ def test_verdicts_reach_the_one_who_asked(retry):
 
 def test_requests_feed_the_budget(retry):
     s = retry.proxy()
-    # limit, statuses, grpc, per try, backoff min, max, budget: 50 %, 1 per second, 1 s; body
-    policy = [[2, [], 0, 0, 1, 1, 500, 1, 60000, 0]]
+    # limit, statuses, grpc, per try, backoff min, max, budget: 50 %, 1 per second, 1 s; body; hedges
+    policy = [[2, [], 0, 0, 1, 1, 500, 1, 60000, 0, 0, 0]]
     for i in range(61):
         ask(s, i, policy=policy)
     got = [answer(s) for _ in range(61)]
@@ -94,11 +95,34 @@ def test_requests_feed_the_budget(retry):
     assert [answer(s)[0] for _ in range(6)] == [GO] * 5 + [STOP]
 
 
+def test_the_servers_side_has_enough(retry):
+    """A hold stops every further attempt of that service for as long as it says, hedges too, and nothing else."""
+    one, two = retry.proxy(), retry.proxy()
+    one.send(msgpack.packb([SETTLE, 2, "default/web:80", 0, 0, 600]))
+    ask(one, 1)
+    assert answer(one) == [STOP, 1, 1, "PRESSURE"]
+    ask(two, 2)
+    assert answer(two) == [STOP, 1, 2, "PRESSURE"], "whichever proxy of the pod asks"
+    hedges = [[0, [], 0, 0, 0, 0, 0, 0, 0, 0, 50, 2]]
+    ask(two, 3, delivered=UNKNOWN, replayable=True, policy=hedges, cause=6)
+    assert answer(two) == [STOP, 1, 3, "PRESSURE"]
+    ask(two, 4, service="default/other:80")
+    assert answer(two)[:3] == [GO, 1, 4]
+    got = STOP
+    end = time.monotonic() + 10
+    while got == STOP and time.monotonic() < end:
+        ask(one, 5)
+        got = answer(one)[0]
+    assert got == GO, "it ends by itself"
+    ask(two, 6, delivered=UNKNOWN, replayable=True, policy=hedges, cause=6)
+    assert answer(two) == [GO, 1, 6, 0], "a hedge does not wait"
+
+
 @pytest.mark.asan
 def test_bad_messages_and_a_kill(retry):
     """Bytes that are no question get no answer and do no harm; a killed weft-retry is back with fresh budgets."""
     s = retry.proxy()
-    for bad in (b"", b"\xc0", b"\x93\x01garbage", msgpack.packb([ASK, 1]), msgpack.packb([ASK, 1] + ["x"] * 10),
+    for bad in (b"", b"\xc0", b"\x93\x01garbage", msgpack.packb([ASK, 2]), msgpack.packb([ASK, 2] + ["x"] * 10),
                 msgpack.packb([SERIES_ALL, 1, 0]), msgpack.packb([GO, 1, 5, 5]), b"\xdd\xff\xff\xff\xff" * 20):
         s.send(bad)
     s.send_multipart([b"two", b"frames"])
