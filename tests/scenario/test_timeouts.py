@@ -312,3 +312,32 @@ def test_nothing_left_reaches_nobody():
         assert a.headers["grpc-status"] == "4" and a.headers["weft-code"] == "W3008"
         assert "grpc-timeout of the client" in a.headers["proxy-status"]
         assert not heads.seen
+
+
+# ---- what an answer of the mesh does to an HTTP/1 connection: as actors/model/tbl/codes.h says ----
+
+@pytest.mark.parametrize("view,code,closes", [
+    (destination([rule()], []), b"W1001", True),
+    (destination([], [1]), b"W1002", False),
+    (destination([rule(backends=())], [1]), b"W1004", False),
+    (destination([rule(backends=((0, 0),))], [1]), b"W1004", False),
+    (destination([rule()], [1]), b"W2001", True),
+])
+def test_whether_an_answer_ends_the_connection(view, code, closes):
+    link = Link(view)
+    proxy = Linked(link, 1, WEFT_FAILFAST_TIMEOUT="200ms")
+    try:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=20 * SLOW) as c:
+            c.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            head = read_until(c, b"\r\n\r\n")
+            assert code in head, head
+            assert (b"connection: close" in head.lower()) == closes, head
+            if closes:
+                assert read_all(c) == b""
+            else:
+                c.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                assert code in read_until(c, b"\r\n\r\n")
+    finally:
+        code = proxy.stop()
+        link.close()
+    assert code == 0
