@@ -2,7 +2,8 @@
  * of a peer may be believed. Everything here looks at every byte once and allocates nothing. */
 #include "proxy/http/head.h"
 
-#include <endian.h>
+#include "proxy/http/words.h"
+
 #include <string.h>
 
 enum byte_class {
@@ -64,19 +65,6 @@ size_t http_token_prefix(slice_t s)
     return i;
 }
 
-#define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
-
-/* Non-zero when one of the eight bytes is below 0x20 (HTAB included) or is 0x7f. May report a
- * byte that follows a guilty one wrongly, never the first: fine for "is there any". */
-static uint64_t ctl_in_word(uint64_t w)
-{
-    uint64_t below = (w - EVERY(0x20)) & ~w;
-    uint64_t x = w ^ EVERY(0x7f);
-    uint64_t del = (x - EVERY(0x01)) & ~x;
-
-    return (below | del) & EVERY(0x80);
-}
-
 static bool is_ctl_but_tab(uint8_t c)
 {
     return (c < 0x20 && c != '\t') || c == 0x7f;
@@ -88,14 +76,6 @@ static bool has_ctl_but_tab(const uint8_t *p, size_t n)
         if (is_ctl_but_tab(p[i]))
             return true;
     return false;
-}
-
-static uint64_t word_at(const uint8_t *p)
-{
-    uint64_t w;
-
-    memcpy(&w, p, sizeof(w));
-    return w;
 }
 
 bool http_is_field_value(slice_t s)
@@ -110,8 +90,8 @@ bool http_is_field_value(slice_t s)
     if (s.n < 8)
         return !has_ctl_but_tab(s.p, s.n);
     for (; i + 8 <= s.n; i += 8)
-        guilty |= ctl_in_word(word_at(s.p + i));
-    guilty |= ctl_in_word(word_at(s.p + s.n - 8)); /* the rest, with bytes before it once more */
+        guilty |= word_controls(word_load(s.p + i, 8));
+    guilty |= word_controls(word_load(s.p + s.n - 8, 8)); /* the rest, with bytes before it once more */
     return LIKELY(guilty == 0) || !has_ctl_but_tab(s.p, s.n);
 }
 
@@ -121,13 +101,13 @@ size_t http_value_prefix(slice_t s)
 
     while (i < s.n) {
         if (i + 8 <= s.n) {
-            uint64_t guilty = ctl_in_word(le64toh(word_at(s.p + i)));
+            uint64_t guilty = word_controls(word_load(s.p + i, 8));
 
             if (guilty == 0) {
                 i += 8;
                 continue;
             }
-            i += (size_t)__builtin_ctzll(guilty) / 8; /* of the guilty ones the first is never wrong */
+            i += word_first(guilty); /* of the guilty ones the first is never wrong */
         }
         if (is_ctl_but_tab(s.p[i]))
             break;
@@ -182,6 +162,8 @@ bool http_is_framing_twin(slice_t name)
         {(const uint8_t *)"transfer-encoding", 17},
     };
 
+    if (name.n != 14 && name.n != 17)
+        return false;
     for (size_t t = 0; t < 2; t++) {
         size_t i = 0;
 

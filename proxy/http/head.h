@@ -44,6 +44,7 @@ struct field {
     uint16_t token; /* enum field_token */
     bool is_removed; /* skipped when the head is written */
     uint8_t spelling; /* enum field_spelling */
+    char look;        /* what spelling_name_prefix said of the name, which is a token then; 0: nobody looked */
 };
 
 /* Case-insensitive; FIELD_OTHER if nobody looks at it. */

@@ -2,45 +2,9 @@
  * eight bytes at a time. */
 #include "proxy/http/spelling.h"
 
-#include <endian.h>
+#include "proxy/http/words.h"
+
 #include <string.h>
-
-#define EVERY(byte) (UINT64_C(0x0101010101010101) * (byte))
-#define HIGH        EVERY(0x80)
-
-/* ---- eight bytes at a time; a mask has 0x80 in each byte that is meant ---- */
-
-/* Bytes between `from` and `to`, inclusive. No byte of w is above 0x7f. */
-static inline uint64_t between(uint64_t w, unsigned from, unsigned to)
-{
-    return (w + EVERY(0x80 - from)) & ~(w + EVERY(0x7f - to)) & HIGH;
-}
-
-static inline uint64_t dashes(uint64_t w)
-{
-    return (HIGH - (w ^ EVERY('-'))) & HIGH;
-}
-
-/* Up to eight bytes, the first in the lowest byte, zeros behind them. */
-static inline uint64_t load(const uint8_t *p, size_t n)
-{
-    uint64_t w = 0;
-
-    if (LIKELY(n >= 8)) {
-        memcpy(&w, p, 8);
-        return le64toh(w);
-    }
-    if (n >= 4) {
-        uint32_t low, high;
-
-        memcpy(&low, p, 4);
-        memcpy(&high, p + n - 4, 4);
-        return le32toh(low) | (uint64_t)le32toh(high) << (8 * (n - 4));
-    }
-    for (size_t i = 0; i < n; i++)
-        w |= (uint64_t)p[i] << (8 * i);
-    return w;
-}
 
 struct look {
     uint64_t capitals; /* not 0: there are some */
@@ -54,9 +18,9 @@ static struct look look_at(slice_t name)
     uint64_t carry = 0x80; /* the first byte begins a word */
 
     for (size_t i = 0; i < name.n; i += 8) {
-        uint64_t w = load(name.p + i, name.n - i);
-        uint64_t capitals = between(w, 'A', 'Z'), smalls = between(w, 'a', 'z');
-        uint64_t dash = dashes(w), begins = dash << 8 | carry;
+        uint64_t w = word_load(name.p + i, name.n - i);
+        uint64_t capitals = word_between(w, 'A', 'Z'), smalls = word_between(w, 'a', 'z');
+        uint64_t dash = word_is(w, '-'), begins = dash << 8 | carry;
 
         l.capitals |= capitals;
         l.smalls |= smalls;
@@ -64,6 +28,43 @@ static struct look look_at(slice_t name)
         carry = dash >> 56;
     }
     return l;
+}
+
+static char letter_of(const struct look *l)
+{
+    return l->capitals == 0 ? 'l' : l->strange == 0 ? 'c' : l->smalls == 0 ? 'u' : 'x';
+}
+
+size_t spelling_name_prefix(slice_t line, char *look)
+{
+    struct look l = {0, 0, 0};
+    uint64_t carry = 0x80;
+    size_t n;
+
+    for (size_t i = 0; i + 8 <= line.n; i += 8) {
+        uint64_t w = word_load(line.p + i, 8);
+        uint64_t capitals = word_between(w, 'A', 'Z'), smalls = word_between(w, 'a', 'z'), dash = word_is(w, '-');
+        uint64_t others = ~(capitals | smalls | dash | word_between(w, '0', '9')) & WORD_HIGH;
+        uint64_t begins = dash << 8 | carry, mine = others - 1; /* below the first other byte; all if there is none */
+
+        if ((w & WORD_HIGH) != 0)
+            break;
+        l.capitals |= capitals & ~others & mine;
+        l.smalls |= smalls & ~others & mine;
+        l.strange |= ((capitals & ~begins) | (smalls & begins)) & ~others & mine;
+        carry = dash >> 56;
+        if (others == 0)
+            continue;
+        n = word_first(others);
+        if (line.p[i + n] != ':')
+            break; /* a rarer byte of a token, or no name */
+        *look = letter_of(&l);
+        return i + n;
+    }
+    n = http_token_prefix(line);
+    l = look_at(slice(line.p, n));
+    *look = letter_of(&l);
+    return n;
 }
 
 /* ---- printing ---- */
@@ -111,47 +112,51 @@ static bool crosses(const struct field *f)
            (field_flags(f->token) & (FIELD_IS_HOP | FIELD_IS_FRAMING | FIELD_IS_MESH)) == 0;
 }
 
+/* A field of framing that has a line, or one that crosses the hop? Others have none. */
+static bool has_line(struct printer *p, const struct field *f, bool *is_usual, bool *was_length)
+{
+    if (f->token == FIELD_HOST || f->token == FIELD_CONTENT_LENGTH) {
+        *is_usual = *is_usual && !*was_length && (f->token != FIELD_HOST || p->n == 0);
+        *was_length = *was_length || f->token == FIELD_CONTENT_LENGTH;
+        put(p, f->token == FIELD_HOST ? 'H' : 'N');
+        return true;
+    }
+    *is_usual = *is_usual && !*was_length;
+    return f->token == FIELD_OTHER || crosses(f);
+}
+
 size_t spelling_print(const struct field *fields, size_t n, char out[SPELLING_MAX])
 {
     struct printer p = {.out = out};
-    uint64_t capitals = 0, strange = 0;
-    bool is_usual = true, was_length = false, was_cookie = false;
+    bool is_usual = true, was_length = false, was_cookie = false, has_l = false, has_c = false, has_others = false;
 
-    for (size_t i = 0; i < n; i++) {
-        const struct field *f = &fields[i];
-        struct look l;
+    for (const struct field *f = fields; f < fields + n; f++) {
+        char letter = f->look;
 
-        if (f->is_removed)
+        if (f->is_removed || !has_line(&p, f, &is_usual, &was_length))
             continue;
-        if (f->token != FIELD_OTHER && !crosses(f)) {
-            if (f->token != FIELD_HOST && f->token != FIELD_CONTENT_LENGTH)
+        if (UNLIKELY(f->name.n == 6) && is_cookie(f)) {
+            if (was_cookie)
                 continue;
-            is_usual = is_usual && !was_length && (f->token != FIELD_HOST || p.n == 0);
-            was_length = was_length || f->token == FIELD_CONTENT_LENGTH;
-            put(&p, f->token == FIELD_HOST ? 'H' : 'N');
-            was_cookie = false;
+            was_cookie = true;
         } else {
-            bool is_crumb = f->name.n == 6 && is_cookie(f);
-
-            if (is_crumb && was_cookie)
-                continue;
-            was_cookie = is_crumb;
-            is_usual = is_usual && !was_length;
+            was_cookie = false;
         }
-        l = look_at(f->name);
-        capitals |= l.capitals;
-        strange |= l.strange;
-        if (l.capitals == 0)
-            put(&p, 'l');
-        else if (l.strange == 0)
-            put(&p, 'c');
-        else if (l.smalls == 0)
-            put(&p, 'u');
+        if (letter == 0) {
+            struct look l = look_at(f->name);
+
+            letter = letter_of(&l);
+        }
+        has_l = has_l || letter == 'l';
+        has_c = has_c || letter == 'c';
+        if (LIKELY(letter != 'x'))
+            put(&p, letter);
         else
             put_mask(&p, f->name);
+        has_others = has_others || letter == 'x' || letter == 'u';
     }
-    if (p.n > 0 && is_usual && (capitals == 0 || strange == 0)) {
-        out[0] = capitals == 0 ? 'L' : 'C';
+    if (p.n > 0 && is_usual && !has_others && has_l != has_c) {
+        out[0] = has_l ? 'L' : 'C';
         return 1;
     }
     return p.is_full ? 0 : p.n;
@@ -339,20 +344,16 @@ uint8_t *spelling_copy(uint8_t *to, slice_t name, enum field_spelling how)
 {
     uint64_t carry = 0x80;
 
-    memcpy(to, name.p, name.n);
-    if (how == SPELLED_AS_IS)
+    if (how == SPELLED_AS_IS) {
+        memcpy(to, name.p, name.n);
         return to + name.n;
-    memset(to + name.n, 0, SPELLING_SLACK);
+    }
     for (size_t i = 0; i < name.n; i += 8) {
-        uint64_t w, dash;
+        uint64_t w = word_load(name.p + i, name.n - i), dash = word_is(w, '-');
 
-        memcpy(&w, to + i, 8);
-        w = le64toh(w);
-        dash = dashes(w);
-        w ^= (between(w, 'a', 'z') & (dash << 8 | carry)) >> 2; /* 0x20 */
+        w ^= (word_between(w, 'a', 'z') & (dash << 8 | carry)) >> 2; /* 0x20 */
         carry = dash >> 56;
-        w = htole64(w);
-        memcpy(to + i, &w, 8);
+        word_store(to + i, w);
     }
     return to + name.n;
 }

@@ -21,6 +21,9 @@
 
 #define SPELLING_MAX 512
 
+/* How many bytes at the front of a line are a token, and how they look: 'c', 'l', 'u' or 'x' as above. */
+size_t spelling_name_prefix(slice_t line, char *look);
+
 /* The text for these fields, removed ones left out, without a NUL. Returns its length; 0: there is nothing to
  * say (no fields), or it would be longer than SPELLING_MAX. */
 size_t spelling_print(const struct field *fields, size_t n, char out[SPELLING_MAX]);

@@ -2,6 +2,8 @@
  * cases. */
 #include "proxy/http1/parse.h"
 
+#include "proxy/http/spelling.h"
+
 #include <string.h>
 
 #define METHOD_MAX 32
@@ -82,7 +84,8 @@ static slice_t trimmed(slice_t s)
 static enum refusal read_fields(slice_t lines, struct arena *a, struct head *h)
 {
     while (lines.n > 2) {
-        slice_t name = slice(lines.p, http_token_prefix(lines)), value;
+        char look;
+        slice_t name = slice(lines.p, spelling_name_prefix(lines, &look)), value;
 
         lines = slice_skip(lines, name.n);
         if (name.n == 0 || lines.p[0] != ':' || http_is_framing_twin(name)) /* H1-09, 13..16 */
@@ -95,6 +98,7 @@ static enum refusal read_fields(slice_t lines, struct arena *a, struct head *h)
         lines = slice_skip(lines, 2);
         if (head_add(h, a, name, trimmed(value)) != OK)
             return REFUSED_NO_MEMORY;
+        h->fields[h->n_fields - 1].look = look;
     }
     return lines.n == 2 && lines.p[0] == '\r' && lines.p[1] == '\n' ? REFUSED_NOTHING : REFUSED_LINE_END;
 }

@@ -6,6 +6,7 @@
 
 #include "proxy/http/refusal.h"
 #include "proxy/http/spelling.h"
+#include "proxy/http/words.h"
 #include "proxy/net/conn.h"
 
 #include <string.h>
@@ -46,18 +47,36 @@ static void put_name(struct printer *p, slice_t name, enum field_spelling how)
     *p->at++ = ' ';
 }
 
-static void put_line(struct printer *p, slice_t name, enum field_spelling how, slice_t value)
+/* Copies a value and looks at it on the way. False: it may not stand in a line. */
+static bool put_value(struct printer *p, slice_t value)
 {
-    put_name(p, name, how);
-    put(p, value);
-    *p->at++ = '\r';
-    *p->at++ = '\n';
+    uint64_t guilty = 0;
+
+    for (size_t i = 0; i < value.n; i += 8) {
+        size_t n = value.n - i;
+        uint64_t w = word_load(value.p + i, n);
+
+        word_store(p->at + i, w);
+        guilty |= word_controls(LIKELY(n >= 8) ? w : w | WORD_EVERY(0x20) << (8 * n));
+    }
+    p->at += value.n;
+    if (LIKELY(guilty == 0) && (value.n == 0 || (value.p[0] != ' ' && value.p[value.n - 1] != ' ')))
+        return true;
+    return http_is_field_value(value); /* a tab within is fine */
 }
 
-/* Names with a token were compared with ours letter by letter; others are looked at again. */
-static bool is_writable(const struct field *f)
+/* False: nothing that may be written; what stands at p->at then is not to be used. Names with a token were compared
+ * with ours letter by letter; others are looked at again. */
+static bool put_line(struct printer *p, const struct field *f)
 {
-    return (f->token != FIELD_OTHER || http_is_token(f->name)) && http_is_field_value(f->value);
+    if (f->token == FIELD_OTHER && f->look == 0 && !http_is_token(f->name))
+        return false;
+    put_name(p, f->name, f->spelling);
+    if (!put_value(p, f->value))
+        return false;
+    *p->at++ = '\r';
+    *p->at++ = '\n';
+    return true;
 }
 
 /* ---- fields made here ---- */
@@ -174,11 +193,10 @@ static void put_fields(struct printer *p)
         }
         if (f->is_removed)
             continue;
-        if (!is_writable(f)) {
+        if (!put_line(p, f)) {
             p->is_bad = true;
             return;
         }
-        put_line(p, f->name, f->spelling, f->value);
     }
     if ((p->due & OWN_FRAMING) != 0)
         put_framing(p, NULL);
@@ -334,8 +352,7 @@ size_t h1_write_chunk(struct conn *c, slice_t bytes)
 
 static bool is_trailer(const struct field *f)
 {
-    return !f->is_removed && (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) == 0 &&
-           is_writable(f);
+    return !f->is_removed && (field_flags(f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) == 0;
 }
 
 size_t h1_write_last_chunk(struct conn *c, struct buf *scratch, const struct field *fields, size_t n)
@@ -353,9 +370,12 @@ size_t h1_write_last_chunk(struct conn *c, struct buf *scratch, const struct fie
     conn_write(c, SLICE_LIT("0\r\n"));
     from = p.at = buf_reserve(scratch, room);
     if (from != NULL) { /* without memory the trailers are left out: they may always be */
-        for (size_t i = 0; i < n; i++)
-            if (is_trailer(&fields[i]))
-                put_line(&p, fields[i].name, fields[i].spelling, fields[i].value);
+        for (size_t i = 0; i < n; i++) {
+            uint8_t *had = p.at;
+
+            if (is_trailer(&fields[i]) && !put_line(&p, &fields[i]))
+                p.at = had;
+        }
         conn_write(c, slice(from, (size_t)(p.at - from)));
         written += (size_t)(p.at - from);
     }

@@ -96,7 +96,7 @@ static const struct {
     {"Host,X-B-C,x-b-c,X-b-c", "Hcclx8" "0"},
     {"Host,a", "Hcl"},
     {"Host,A", "C"},
-    {"Host,1-2,X", "C"},
+    {"Host,1-2,X", "Hclc"},
     {"Host,Abcdefg-Hijklmno-Pqrstuvw-X", "C"},
     {"Host,Abcdefgh-Ijklmnopqrstuvwxyz-X", "C"},
     {"Host,abcdefgh-ijklmnopqrstuvwxyz-X", "Hcx00000008"},
@@ -246,6 +246,19 @@ static void canonical_names_exhaustively(void **state)
             assert_int_equal(text[0], 'C');
         else
             assert_true(text[0] == 'u' || text[0] == 'x');
+        for (size_t rest = 1; rest < 12; rest++) { /* read from a line, with more or less behind it */
+            char line[40], look = 0, expected = text[0] == 'C' ? 'c' : text[0] == 'L' ? 'l' : text[0];
+            size_t whole = n;
+
+            memcpy(line, name, n);
+            memset(line + n, ' ', sizeof(line) - n);
+            line[n] = ':';
+            if (memchr(name, '@', n) != NULL)
+                whole = (size_t)((char *)memchr(name, '@', n) - name);
+            assert_int_equal(spelling_name_prefix(slice(line, n + rest), &look), whole);
+            if (whole == n)
+                assert_int_equal(look, expected);
+        }
         assert_ptr_equal(spelling_copy((uint8_t *)got, f.name, SPELLED_CANONICAL), got + n);
         assert_memory_equal(got, want, n);
     }
