@@ -2,6 +2,7 @@
 import pytest
 
 from meshes import wait_for
+from traffic import metrics, total
 
 WEB = r'''
 import http.server, time
@@ -53,7 +54,7 @@ spec:
 class Town:
     def __init__(self, mesh):
         self.mesh = mesh
-        mesh.run("web", ["/usr/bin/python3", mesh.python(WEB)], ports=["8080"])
+        self.web = mesh.run("web", ["/usr/bin/python3", mesh.python(WEB)], ports=["8080"])
         self.client, self.favoured = mesh.client(), mesh.client("favoured")
         for c in (self.client, self.favoured):
             wait_for(lambda: c.http("http://web:8080/").status == 200, "it serves")
@@ -92,6 +93,8 @@ def test_faults(town):
         assert "HTTPRoute/default/web-route rule 0" in a.headers["proxy-status"]
         town.mesh.apply(FAULT % "abort: {httpStatus: 418, percent: 0}")
         assert [town.ask().status for _ in range(5)] == [200] * 5
+        wait_for(lambda: total(metrics(town.client), "weft_faults_total", fault="fail", route_name="web-route") == 1,
+                 "it is counted")
         town.mesh.apply(FAULT % "delay: {duration: 1s, percent: 100}, abort: {httpStatus: 503, percent: 100}")
         assert town.ask().status == 503
     finally:
@@ -106,6 +109,9 @@ def test_rates(town):
         assert a.headers["weft-code"] == "W6002" and a.headers["retry-after"] == "1"
         assert "HTTPLocalRateLimitPolicy/default/web-rate: identity 1 per second for this client" in a.headers["proxy-status"]
         assert [town.ask(client=town.favoured).status for _ in range(10)] == [200] * 10
+        wait_for(lambda: total(metrics(town.web), "inbound_http_local_ratelimit_total", ratelimit_name="web-rate",
+                               ratelimit_kind="HTTPLocalRateLimitPolicy", ratelimit_namespace="default",
+                               ratelimit_scope="identity", srv_port="8080") > 0, "it is counted")
         assert "W6002" in town.mesh.weft("explain", "W6002").stdout
     finally:
         delete(town, RATE)
