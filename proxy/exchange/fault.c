@@ -1,5 +1,5 @@
-/* What is refused, delayed or failed on purpose: rate limits of the application's port (inbound), and the
- * faults that a rule injects (outbound). */
+/* What is refused, delayed or failed on purpose: rate limits of the application's port
+ * (inbound), and the faults that a rule injects (outbound). */
 #include "proxy/exchange/exchange_priv.h"
 
 #include "kit/clock.h"
@@ -19,16 +19,16 @@ bool rate_admit(struct exchange *x)
     struct limit_refusal why;
     char text[160];
 
-    if (limit_admit(f->limit, &f->limit_client, slice_str(f->client_id),
-                    clock_now_us() * 1000, &why))
+    if (limit_admit(f->limit, &f->limit_client, slice_str(f->client_id), clock_now_us() * 1000,
+                    &why))
         return true;
     tally_rate_limited(x->worker->tallies, why.policy, limit_scope_name(why.scope), f->port);
     (void)snprintf(text, sizeof(text), "%.*s: %s %u per second%s",
                    why.policy.n > 90 ? 90 : (int)why.policy.n, (const char *)why.policy.p,
                    limit_scope_name(why.scope), why.per_s,
-                   why.scope == LIMIT_TOTAL   ? ""
-                   : f->client_id != NULL     ? " for this client"
-                                              : " for all without identity");
+                   why.scope == LIMIT_TOTAL ? ""
+                   : f->client_id != NULL   ? " for this client"
+                                            : " for all without identity");
     exchange_answer_limited(x, CODE_RATE_LIMITED, why.retry_after_s, slice_str(text));
     return false;
 }
@@ -40,7 +40,8 @@ static bool is_hit(const struct wire_filter *f)
     return f->share_ppm == 0 || f->share_ppm >= PPM || random_below(PPM) < f->share_ppm;
 }
 
-/* The status that a gRPC client would make of an HTTP status ("HTTP to gRPC Status Code Mapping").
+/* The status that a gRPC client would make of an HTTP status ("HTTP to gRPC Status Code
+ * Mapping").
  */
 static uint8_t grpc_of_http(uint16_t status)
 {

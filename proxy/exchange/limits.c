@@ -1,4 +1,5 @@
-/* Limits of time: which there are, what starts and stops them, and what happens when one is met.
+/* Limits of time: which there are, what starts and stops them, and what happens when one is
+ * met.
  *
  *   limit      begins                                   ends                       in force
  *   request    the head was read and its rule found     the response has ended     always
@@ -36,8 +37,8 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a == 0 ? b : b == 0 || a < b ? a : b;
 }
 
-/* The limits of an attempt run while there is one: an answer that waits for a verdict, a backoff
- * and the search for another connection have limits of their own. */
+/* The limits of an attempt run while there is one: an answer that waits for a verdict, a
+ * backoff and the search for another connection have limits of their own. */
 static uint64_t while_relaying(const struct exchange *x, uint64_t at)
 {
     return x->state == EXCHANGE_RELAY ? at : 0;
@@ -126,9 +127,9 @@ static bool trace_key(const struct exchange *x, uint64_t *key)
     return false;
 }
 
-/* What the application asks of others while it works on an inbound request has no more time than
- * that request, if it carries the same trace. Of several inbound requests of a trace, the one with
- * the most time decides, so that nothing is cut that somebody still waits for. */
+/* What the application asks of others while it works on an inbound request has no more time
+ * than that request, if it carries the same trace. Of several inbound requests of a trace, the
+ * one with the most time decides, so that nothing is cut that somebody still waits for. */
 static void bound_by_trace(struct exchange *x, uint64_t now)
 {
     struct limit_shared *s = x->worker->limit_shared;
@@ -142,7 +143,8 @@ static void bound_by_trace(struct exchange *x, uint64_t now)
         bound(x, until, DEADLINE_TRACE, until > now ? until - now : 0);
 }
 
-/* Requests without a deadline are noted, too, once there is a use for it: they lift the others'. */
+/* Requests without a deadline are noted, too, once there is a use for it: they lift the
+ * others'. */
 static void note_trace(struct exchange *x, uint64_t now)
 {
     struct limit_shared *s = x->worker->limit_shared;
@@ -150,8 +152,8 @@ static void note_trace(struct exchange *x, uint64_t now)
     if (!x->worker->settings->trace_deadlines ||
         (x->request_at == 0 && !limit_deadline_is_used(s)) || !trace_key(x, &x->trace_key))
         return;
-    x->trace = limit_deadline_put(
-        s, x->trace_key, x->request_at != 0 ? x->request_at : LIMIT_NO_DEADLINE, now);
+    x->trace = limit_deadline_put(s, x->trace_key,
+                                  x->request_at != 0 ? x->request_at : LIMIT_NO_DEADLINE, now);
 }
 
 void limits_read_peer(struct exchange *x)
@@ -303,8 +305,7 @@ static void print_deadline(const struct exchange *x, char out[160])
                        x->deadline_ms);
         break;
     case DEADLINE_TRACE:
-        (void)snprintf(out, 160,
-                       "deadline of the inbound request of the same trace, %ums left",
+        (void)snprintf(out, 160, "deadline of the inbound request of the same trace, %ums left",
                        x->deadline_ms);
         break;
     }

@@ -1,8 +1,8 @@
-/* GCRA, the generic cell rate algorithm (ITU-T I.371), in integers: a rate of N per second with a burst
- * of one second's worth, and one 64-bit number of state.
+/* GCRA, the generic cell rate algorithm (ITU-T I.371), in integers: a rate of N per second with
+ * a burst of one second's worth, and one 64-bit number of state.
  *
- * The state is the "theoretical arrival time" (TAT): when the next event would be due if they came
- * evenly. An event is let in while TAT + interval is at most one second ahead of now, and
+ * The state is the "theoretical arrival time" (TAT): when the next event would be due if they
+ * came evenly. An event is let in while TAT + interval is at most one second ahead of now, and
  * moves TAT on by the interval. Zero is a bucket that nobody has used. Several processes may
  * take from one cell in shared memory; a cell that holds nonsense lets at most one second's
  * worth through or refuses for at most one second, then it is right again. */

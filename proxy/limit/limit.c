@@ -76,8 +76,8 @@ static bool copy_override(const struct wire_rate_override *from, struct limit_ov
     return true;
 }
 
-static bool rate_fill(struct limits *l, struct limit_rate *r, const struct wire_rate_limit *from,
-                      uint16_t port)
+static bool rate_fill(struct limits *l, struct limit_rate *r,
+                      const struct wire_rate_limit *from, uint16_t port)
 {
     size_t room = from->policy.n + 8;
 
@@ -213,9 +213,9 @@ static void set_port(struct limits *l, const struct wire_served *from)
     p->connections_max = from->connections_max;
     if (p->connections_max > 0 && p->connections == NULL) {
         (void)snprintf(text, sizeof(text), "%u", from->port);
-        p->connections = limit_shared_counter(
-            l->shared, limit_shared_key(l->shared, KEY_CONNECTIONS, slice_str(text),
-                                        SLICE_LIT("")));
+        p->connections =
+            limit_shared_counter(l->shared, limit_shared_key(l->shared, KEY_CONNECTIONS,
+                                                             slice_str(text), SLICE_LIT("")));
     }
 }
 
@@ -288,8 +288,8 @@ static bool refuse(const struct limit_rate *r, enum limit_scope scope, uint32_t 
     return false;
 }
 
-bool limit_admit(struct limit_port *p, struct limit_client *c, slice_t identity, uint64_t now_ns,
-                 struct limit_refusal *why)
+bool limit_admit(struct limit_port *p, struct limit_client *c, slice_t identity,
+                 uint64_t now_ns, struct limit_refusal *why)
 {
     const struct limit_rate *r = p->rate;
     struct limit_shared *s = p->limits->shared;
@@ -304,8 +304,8 @@ bool limit_admit(struct limit_port *p, struct limit_client *c, slice_t identity,
         !gcra_take(limit_shared_cell(s, c->key, now_ns), c->interval_ns, now_ns, &wait))
         return refuse(r, LIMIT_IDENTITY, c->per_s, wait, why);
     /* Another worker may have taken the last of the total meanwhile. */
-    if (r->total_per_s > 0 && !gcra_take(limit_shared_cell(s, r->total_key, now_ns),
-                                         total_interval, now_ns, &wait))
+    if (r->total_per_s > 0 &&
+        !gcra_take(limit_shared_cell(s, r->total_key, now_ns), total_interval, now_ns, &wait))
         return refuse(r, LIMIT_TOTAL, r->total_per_s, wait, why);
     return true;
 }

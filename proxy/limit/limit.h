@@ -1,5 +1,5 @@
-/* What the ports of this pod's application take: requests per second (HTTPLocalRateLimitPolicy), and
- * connections to it.
+/* What the ports of this pod's application take: requests per second
+ * (HTTPLocalRateLimitPolicy), and connections to it.
  *
  * The control plane says it with the message `ports`; a change holds for the next request, also
  * on connections that are open, and what was counted stays counted. All workers of the pod
@@ -62,7 +62,7 @@ void limit_port_drop(struct limit_port **p); /* *p may be NULL */
 
 /* Whether a request of this client may pass now; only for ports with a rate. `identity`: ""
  * without one. now_ns: monotonic. */
-bool limit_admit(struct limit_port *p, struct limit_client *c, slice_t identity, uint64_t now_ns,
-                 struct limit_refusal *why);
+bool limit_admit(struct limit_port *p, struct limit_client *c, slice_t identity,
+                 uint64_t now_ns, struct limit_refusal *why);
 
 #endif

@@ -1,5 +1,5 @@
-/* Limits of time, faults and rates through a whole worker: what is answered, what is counted, and that nothing
- * stays behind. */
+/* Limits of time, faults and rates through a whole worker: what is answered, what is counted,
+ * and that nothing stays behind. */
 #include "rig.h"
 
 #include "kit/random.h"
@@ -105,10 +105,14 @@ static void test_each_limit_has_its_code(void **state)
         uint32_t *ms;
         const char *code, *details, *label;
     } cases[] = {
-        {&rule.request_ms, "weft-code: W3002", "rule 3: timeouts.request 40ms", "error=\"W3002\""},
-        {&rule.backend_ms, "weft-code: W3003", "rule 3: timeouts.backendRequest 40ms", "error=\"W3003\""},
-        {&rule.head_ms, "weft-code: W3009", "rule 3: timeout.weft.io/response-headers 40ms", "error=\"W3009\""},
-        {&rule.idle_ms, "weft-code: W3004", "rule 3: timeout.linkerd.io/idle 40ms", "error=\"W3004\""},
+        {&rule.request_ms, "weft-code: W3002", "rule 3: timeouts.request 40ms",
+         "error=\"W3002\""},
+        {&rule.backend_ms, "weft-code: W3003", "rule 3: timeouts.backendRequest 40ms",
+         "error=\"W3003\""},
+        {&rule.head_ms, "weft-code: W3009", "rule 3: timeout.weft.io/response-headers 40ms",
+         "error=\"W3009\""},
+        {&rule.idle_ms, "weft-code: W3004", "rule 3: timeout.linkerd.io/idle 40ms",
+         "error=\"W3004\""},
     };
 
     (void)state;
@@ -121,7 +125,8 @@ static void test_each_limit_has_its_code(void **state)
         *cases[i].ms = 40;
         if (rig.link_peer_n > 0) { /* the next view */
             view(&rig, &d);
-            assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination, &d) == OK);
+            assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination,
+                                  &d) == OK);
             rig_until(&rig, rig.applied_revision == i + 2);
         }
         assert_int_equal(rig_ask(&rig, &c, GET), 504);
@@ -171,7 +176,8 @@ static uint64_t key_of_trace(void)
 {
     uint8_t id[16];
 
-    assert_true(deadline_parse_trace(DEADLINE_B3, SLICE_LIT("0af7651916cd43dd8448eb211c80319c"), id));
+    assert_true(
+        deadline_parse_trace(DEADLINE_B3, SLICE_LIT("0af7651916cd43dd8448eb211c80319c"), id));
     return limit_shared_key(rig.worker->limit_shared, 16, slice(id, 16), SLICE_LIT(""));
 }
 
@@ -217,8 +223,11 @@ static void test_traces_may_be_ignored(void **state)
 
 static void fault(uint8_t kind, uint32_t ppm)
 {
-    filters[rule.n_filters] = (struct wire_filter){
-        .kind = kind, .status = 503, .share_ppm = ppm, .delay_ms = kind == ROUTE_FILTER_DELAY ? 30 : 0};
+    filters[rule.n_filters] =
+        (struct wire_filter){.kind = kind,
+                             .status = 503,
+                             .share_ppm = ppm,
+                             .delay_ms = kind == ROUTE_FILTER_DELAY ? 30 : 0};
     rule.filters = filters;
     rule.n_filters++;
 }
@@ -233,7 +242,9 @@ static void test_shares_of_failures(void **state)
     for (unsigned i = 0; i < 200; i++)
         failed += rig_ask(&rig, &client, GET) == 503;
     assert_in_range(failed, 25, 80);
-    assert_int_equal(counted(SERIES_FAULTS, "fault=\"fail\",route_kind=\"HTTPRoute\",route_namespace=\"default\",route_name=\"r\""), failed);
+    assert_int_equal(counted(SERIES_FAULTS, "fault=\"fail\",route_kind=\"HTTPRoute\",route_"
+                                            "namespace=\"default\",route_name=\"r\""),
+                     failed);
     assert_int_equal(counted(SERIES_MESH_ANSWERS, "W1008"), failed);
     assert_int_equal(rig.servers[0].requests, 200 - failed);
 }

@@ -14,12 +14,18 @@ static void test_grpc_timeouts(void **state)
         const char *text;
         uint64_t us;
     } good[] = {
-        {"1S", 1000000},        {"0S", 0},
-        {"100m", 100000},       {"250u", 250},
-        {"1n", 1},              {"1001n", 2},
-        {"2M", 120000000},      {"1H", 3600000000ull},
-        {"00000001m", 1000},    {"99999999n", 100000},
-        {"99999999u", 99999999}, {"99999999H", 99999999ull * 3600000000ull},
+        {"1S", 1000000},
+        {"0S", 0},
+        {"100m", 100000},
+        {"250u", 250},
+        {"1n", 1},
+        {"1001n", 2},
+        {"2M", 120000000},
+        {"1H", 3600000000ull},
+        {"00000001m", 1000},
+        {"99999999n", 100000},
+        {"99999999u", 99999999},
+        {"99999999H", 99999999ull * 3600000000ull},
     };
 
     (void)state;
@@ -34,9 +40,11 @@ static void test_grpc_timeouts(void **state)
 static void test_bad_grpc_timeouts(void **state)
 {
     static const char *const bad[] = {
-        "",       "S",      "1",    "1s",    "1h",         "1 S",  " 1S", "1S ",   "-1S", "+1S",
-        "1.5S",   "1e3m",   "1ms",  "1us",   "100000000m", "1SS",  "S1",  "0x10m", "1,S", "\t1S",
-        "1\xc2\xb5", "m",   "--",   "123456789012345678901234567890S", "1N", "1U",
+        "",    "S",    "1",          "1s",  "1h",   "1 S",
+        " 1S", "1S ",  "-1S",        "+1S", "1.5S", "1e3m",
+        "1ms", "1us",  "100000000m", "1SS", "S1",   "0x10m",
+        "1,S", "\t1S", "1\xc2\xb5",  "m",   "--",   "123456789012345678901234567890S",
+        "1N",  "1U",
     };
 
     (void)state;
@@ -84,7 +92,8 @@ static void test_grpc_printing(void **state)
 
 static void test_milliseconds(void **state)
 {
-    static const char *const bad[] = {"", "-1", "+1", "1 ", " 1", "4294967296", "99999999999", "1m", "0x1", "1.0"};
+    static const char *const bad[] = {"",           "-1",          "+1", "1 ",  " 1",
+                                      "4294967296", "99999999999", "1m", "0x1", "1.0"};
     char room[DEADLINE_TEXT];
     uint32_t ms = 7;
 
@@ -116,8 +125,10 @@ static void test_traces(void **state)
         {DEADLINE_TRACEPARENT, "00-" ID "-b7ad6b7169203331", false},
         {DEADLINE_TRACEPARENT, "00-" ID "_b7ad6b7169203331-01", false},
         {DEADLINE_TRACEPARENT, "0-0" ID "-b7ad6b7169203331-01", false},
-        {DEADLINE_TRACEPARENT, "00-00000000000000000000000000000000-b7ad6b7169203331-01", false},
-        {DEADLINE_TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01", false},
+        {DEADLINE_TRACEPARENT, "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+         false},
+        {DEADLINE_TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01",
+         false},
         {DEADLINE_TRACEPARENT, "", false},
         {DEADLINE_TRACEPARENT, "00", false},
         {DEADLINE_B3, ID "-b7ad6b7169203331-1", true},

@@ -122,9 +122,12 @@ static void test_rates_beyond_the_clock(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_burst_is_one_second), cmocka_unit_test(test_even_pace),
-        cmocka_unit_test(test_refusals_cost_nothing), cmocka_unit_test(test_change_of_the_rate),
-        cmocka_unit_test(test_nonsense_heals),      cmocka_unit_test(test_long_ago_and_zero),
+        cmocka_unit_test(test_burst_is_one_second),
+        cmocka_unit_test(test_even_pace),
+        cmocka_unit_test(test_refusals_cost_nothing),
+        cmocka_unit_test(test_change_of_the_rate),
+        cmocka_unit_test(test_nonsense_heals),
+        cmocka_unit_test(test_long_ago_and_zero),
         cmocka_unit_test(test_rates_beyond_the_clock),
     };
 

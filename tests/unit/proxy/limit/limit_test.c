@@ -50,10 +50,8 @@ static void set(struct rig *r, uint32_t total, uint32_t identity, uint32_t overr
                                     .identity_per_s = identity,
                                     .overrides = &o,
                                     .n_overrides = client != NULL ? 1 : 0};
-    struct wire_served served = {.service = SLICE_LIT("web"),
-                                 .port = 8080,
-                                 .n_rate_limits = 1,
-                                 .rate_limits = &limit};
+    struct wire_served served = {
+        .service = SLICE_LIT("web"), .port = 8080, .n_rate_limits = 1, .rate_limits = &limit};
     struct wire_ports m = {.n_ports = 1, .ports = &served};
 
     limits_set_ports(r->limits, &m);
@@ -111,9 +109,13 @@ static void test_overrides(void **state)
         const char *client, *identity;
         unsigned n;
     } cases[] = {
-        {BILL, BILL, 5},        {BILL, ANNA, 2}, {BILL, "", 2},
-        {"*.cluster.local", BILL, 5}, {"*.cluster.local", "", 2},
-        {"*.elsewhere", BILL, 2},     {"*", BILL, 2}, /* no pattern of ours */
+        {BILL, BILL, 5},
+        {BILL, ANNA, 2},
+        {BILL, "", 2},
+        {"*.cluster.local", BILL, 5},
+        {"*.cluster.local", "", 2},
+        {"*.elsewhere", BILL, 2},
+        {"*", BILL, 2}, /* no pattern of ours */
         {"bill", BILL, 2},
     };
 
