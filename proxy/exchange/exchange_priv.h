@@ -151,6 +151,7 @@ struct exchange {
     struct wire_retry_policy *own_policy; /* what the application asked for, in fs->arena; or NULL */
     bool is_noted;                        /* counted for the budget */
     bool is_hedge;                        /* the attempt that leads began as a hedge */
+    bool was_hedge_refused;               /* and that was counted */
     unsigned n_hedged;                    /* hedges that were sent */
     struct hedge *hedges;                 /* attempts beside this one (hedge.h) */
     uint64_t hedge_at;                    /* when there will be another; 0 none */

@@ -413,9 +413,11 @@ void hedge_begin(struct exchange *x)
         x->hedge_at = clock_now_ms() + p->hedge_ms; /* not before all of the request is here */
     } else {
         why = try_begin(x);
-        if (why[0] != 0)
+        if (why[0] != 0 && !x->was_hedge_refused)
             refuse(x, why);
-        else if (running(x) < most(p))
+        x->was_hedge_refused = x->was_hedge_refused || why[0] != 0;
+        /* An endpoint may come yet; the other reasons stay. */
+        if ((why[0] == 0 && running(x) < most(p)) || strcmp(why, "NOT_READY") == 0)
             x->hedge_at = clock_now_ms() + p->hedge_ms;
     }
     limits_arm(x);
