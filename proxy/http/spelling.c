@@ -37,29 +37,30 @@ static char letter_of(const struct look *l)
 
 size_t spelling_name_prefix(slice_t line, char *look)
 {
-    struct look l = {0, 0, 0};
-    uint64_t carry = 0x80;
+    uint64_t capitals = 0, strange = 0, carry = 0x80;
+    struct look l;
     size_t n;
 
     for (size_t i = 0; i + 8 <= line.n; i += 8) {
-        uint64_t w = word_load(line.p + i, 8);
-        uint64_t capitals = word_between(w, 'A', 'Z'), smalls = word_between(w, 'a', 'z'), dash = word_is(w, '-');
-        uint64_t others = ~(capitals | smalls | dash | word_between(w, '0', '9')) & WORD_HIGH;
-        uint64_t begins = dash << 8 | carry, mine = others - 1; /* below the first other byte; all if there is none */
+        uint64_t w = word_load(line.p + i, 8), dash = word_is(w, '-');
+        uint64_t letters = word_between(w | WORD_EVERY(0x20), 'a', 'z');
+        uint64_t others = ~(letters | dash | word_between(w, '0', '9')) & WORD_HIGH;
+        uint64_t mine = letters & (others - 1) & ~others; /* before the first other byte */
+        uint64_t big = mine & ~(w << 2);                  /* 0x20 is not set */
 
         if ((w & WORD_HIGH) != 0)
             break;
-        l.capitals |= capitals & ~others & mine;
-        l.smalls |= smalls & ~others & mine;
-        l.strange |= ((capitals & ~begins) | (smalls & begins)) & ~others & mine;
-        carry = dash >> 56;
-        if (others == 0)
+        capitals |= big;
+        strange |= (big ^ (dash << 8 | carry)) & mine;
+        if (others == 0) {
+            carry = dash >> 56;
             continue;
-        n = word_first(others);
-        if (line.p[i + n] != ':')
-            break; /* a rarer byte of a token, or no name */
-        *look = letter_of(&l);
-        return i + n;
+        }
+        n = i + word_first(others);
+        if (line.p[n] != ':' || (capitals != 0 && strange != 0))
+            break; /* a rarer byte of a token, or no name; or mixed case */
+        *look = capitals == 0 ? 'l' : 'c';
+        return n;
     }
     n = http_token_prefix(line);
     l = look_at(slice(line.p, n));
@@ -130,7 +131,8 @@ size_t spelling_print(const struct field *fields, size_t n, char out[SPELLING_MA
     struct printer p = {.out = out};
     bool is_usual = true, was_length = false, was_cookie = false, has_l = false, has_c = false, has_others = false;
 
-    for (const struct field *f = fields; f < fields + n; f++) {
+    for (size_t i = 0; i < n; i++) {
+        const struct field *f = &fields[i];
         char letter = f->look;
 
         if (f->is_removed || !has_line(&p, f, &is_usual, &was_length))

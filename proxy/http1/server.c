@@ -316,13 +316,13 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     if (sv->state == SERVER_CUT)
         return bytes.n;
     /* A zero-length chunk piece may end a body without bytes, hence the look at `in` first. */
-    while (goes_on && in.n > 0 && !conn_is_closing(c)) {
+    while (goes_on && in.n > 0 && !conn_is_closing(c) && sv->state != SERVER_CUT) {
         goes_on = sv->state == SERVER_IDLE || sv->state == SERVER_HEAD ? read_head(sv, &in)
                                                                        : read_body(sv, &in);
         if (sv->outstanding > STREAM_WINDOW - READ_MAX && sv->state == SERVER_OPEN)
             break;
     }
-    return conn_is_closing(c) ? bytes.n : bytes.n - in.n;
+    return conn_is_closing(c) || sv->state == SERVER_CUT ? bytes.n : bytes.n - in.n;
 }
 
 static void on_eof(struct conn *c, bool is_clean)

@@ -50,17 +50,25 @@ static void put_name(struct printer *p, slice_t name, enum field_spelling how)
 /* Copies a value and looks at it on the way. False: it may not stand in a line. */
 static bool put_value(struct printer *p, slice_t value)
 {
-    uint64_t guilty = 0;
+    uint64_t guilty, w;
+    size_t n = value.n;
 
-    for (size_t i = 0; i < value.n; i += 8) {
-        size_t n = value.n - i;
-        uint64_t w = word_load(value.p + i, n);
-
-        word_store(p->at + i, w);
-        guilty |= word_controls(LIKELY(n >= 8) ? w : w | WORD_EVERY(0x20) << (8 * n));
+    if (LIKELY(n >= 8)) {
+        w = word_load(value.p + n - 8, 8); /* the rest, with bytes before it once more */
+        word_store(p->at + n - 8, w);
+        guilty = word_controls(w);
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            w = word_load(value.p + i, 8);
+            word_store(p->at + i, w);
+            guilty |= word_controls(w);
+        }
+    } else {
+        w = word_load(value.p, n);
+        word_store(p->at, w);
+        guilty = word_controls(w | WORD_EVERY(0x20) << (8 * n));
     }
-    p->at += value.n;
-    if (LIKELY(guilty == 0) && (value.n == 0 || (value.p[0] != ' ' && value.p[value.n - 1] != ' ')))
+    p->at += n;
+    if (LIKELY(guilty == 0) && (n == 0 || (value.p[0] != ' ' && value.p[n - 1] != ' ')))
         return true;
     return http_is_field_value(value); /* a tab within is fine */
 }

@@ -722,6 +722,39 @@ static void an_answer_cut_at_once_keeps_what_came(void **state)
     }
 }
 
+static void cut_in_the_head_event(struct rig *r)
+{
+    struct head h;
+
+    head_init(&h);
+    h.status = 200;
+    r->s->ops->send_head(r->s, &h, false);
+    r->is_live = false;
+    r->s->ops->reset(r->s, STREAM_LOST);
+}
+
+/* What the client has sent behind its request comes to nobody: the exchange is gone. */
+static void an_answer_cut_inside_an_event_reads_no_further(void **state)
+{
+    static const char *const requests[] = {
+        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nraw bytes",
+        "POST / HTTP/1.0\r\n" HOST "Content-Length: 9\r\n\r\nsome more",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        struct rig r;
+
+        rig_server(&r, http1_server_start, rig_limits());
+        r.on_request = cut_in_the_head_event;
+        rig_say(&r, requests[i]);
+        rig_run(&r);
+        assert_int_equal(buf_len(&r.body), 0);
+        assert_true(r.peer_sees_end);
+        rig_done(&r);
+    }
+}
+
 static void draining(void **state)
 {
     struct rig r;
@@ -799,6 +832,7 @@ int main(void)
         cmocka_unit_test(a_client_that_leaves_cancels),
         cmocka_unit_test(a_reset_answer_is_visibly_cut),
         cmocka_unit_test(an_answer_cut_at_once_keeps_what_came),
+        cmocka_unit_test(an_answer_cut_inside_an_event_reads_no_further),
         cmocka_unit_test(draining),
         cmocka_unit_test(without_credit_reading_stops),
     };
