@@ -1,5 +1,6 @@
 /* Durations, and the annotations of timeouts and retries. */
 #include "model/resource_priv.h"
+#include "model/retry_terms.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,38 +51,6 @@ bool duration_parse(slice_t text, uint32_t *ms)
 
 /* ---- statuses ---- */
 
-static bool parse_status(slice_t s, uint16_t *out)
-{
-    uint64_t v;
-
-    if (s.n != 3 || !slice_to_u64(s, &v) || v < 100 || v > 599)
-        return false;
-    *out = (uint16_t)v;
-    return true;
-}
-
-static bool parse_status_range(slice_t word, struct wire_status_range *out)
-{
-    if (slice_is_str(word, "gateway-error")) {
-        *out = (struct wire_status_range){502, 504};
-        return true;
-    }
-    if (word.n == 3 && word.p[0] >= '1' && word.p[0] <= '5' && word.p[1] == 'x' &&
-        word.p[2] == 'x') {
-        uint16_t hundred = (uint16_t)((word.p[0] - '0') * 100);
-
-        *out = (struct wire_status_range){hundred, (uint16_t)(hundred + 99)};
-        return true;
-    }
-    if (word.n == 7 && word.p[3] == '-')
-        return parse_status(slice(word.p, 3), &out->low) &&
-               parse_status(slice(word.p + 4, 3), &out->high) && out->low <= out->high;
-    if (!parse_status(word, &out->low))
-        return false;
-    out->high = out->low;
-    return true;
-}
-
 err_t resource_parse_statuses(const struct look *at, struct wire_retry_policy *out)
 {
     slice_t rest, word;
@@ -93,7 +62,7 @@ err_t resource_parse_statuses(const struct look *at, struct wire_retry_policy *o
     while (resource_next_word(&rest, &word)) {
         if (out->n_statuses == 16)
             return look_refuse(at, "names more than 16 statuses or ranges");
-        if (!parse_status_range(word, &out->statuses[out->n_statuses]))
+        if (!retry_parse_status(word, &out->statuses[out->n_statuses]))
             return look_refuse(
                 at, "\"%.*s\" is not a status (5xx, gateway-error, 503 or 500-503; no spaces)",
                 word.n > 40 ? 40 : (int)word.n, (const char *)word.p);
@@ -104,24 +73,18 @@ err_t resource_parse_statuses(const struct look *at, struct wire_retry_policy *o
 
 static err_t parse_grpc(const struct look *at, uint32_t *bits)
 {
-    static const char *const names[] = {"cancelled",          "deadline-exceeded", "internal",
-                                        "resource-exhausted", "unavailable",       NULL};
-    static const uint8_t numbers[] = {1, 4, 13, 8, 14};
     slice_t rest, word;
+    uint32_t bit;
 
     TRY(look_text(at, 256, &rest));
     while (resource_next_word(&rest, &word)) {
-        size_t i = 0;
-
-        while (names[i] != NULL && !slice_is_str(word, names[i]))
-            i++;
-        if (names[i] == NULL)
+        if (!retry_parse_grpc(word, &bit))
             return look_refuse(at,
                                "\"%.*s\" is not one of cancelled, deadline-exceeded, internal, "
                                "resource-exhausted, "
                                "unavailable (comma list without spaces)",
                                word.n > 40 ? 40 : (int)word.n, (const char *)word.p);
-        *bits |= 1U << numbers[i];
+        *bits |= bit;
     }
     return OK;
 }
