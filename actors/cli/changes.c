@@ -185,6 +185,8 @@ static size_t changes_outcomes(const struct wire_applied_objects *a,
                     SLICE_FMT(o->why));
         else if (!conf->is_quiet)
             printf("%.*s %s\n", SLICE_FMT(o->object), changes_word(o->result, conf->is_dry));
+        if (!is_bad && o->why.n > 0) /* taken, but something of it is not followed */
+            fprintf(stderr, "note: %.*s: %.*s\n", SLICE_FMT(o->object), SLICE_FMT(o->why));
     }
     return bad;
 }

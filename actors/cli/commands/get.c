@@ -116,7 +116,8 @@ static err_t get_query(const struct get_args *a, const char *word, enum sheet_fo
     }
     if (!get_where(a, "name", where, sizeof where))
         return trouble_set(why, ERR_OF(USAGE), "a name is too long");
-    if ((strcmp(word, "all") != 0 && !resource_kind_find(slice_str(word), &known)) ||
+    if ((strcmp(word, "all") != 0 && !resource_kind_find(slice_str(a->kind), &known) &&
+         !resource_kind_find(slice_str(word), &known)) ||
         !sheet_quote(word, quoted, sizeof quoted))
         return trouble_set(
             why, ERR_OF(USAGE),

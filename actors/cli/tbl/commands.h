@@ -6,6 +6,7 @@ COMMAND(redirect, "redirect", "print|apply|remove|check",      "the traffic redi
 COMMAND(apply,    "apply",    "-f FILE",                       "store resources (Kubernetes-style YAML or JSON)")
 COMMAND(get,      "get",      "KIND [NAME]",                   "show resources")
 COMMAND(delete,   "delete",   "KIND NAME | -f FILE",           "delete resources")
+COMMAND(route,    "route",    "METHOD URL | tcp|tls HOST:PORT", "which rule, backend and endpoint a request would take, and why")
 COMMAND(stat,     "stat",     "",                              "success rate, latency and mTLS of every service")
 COMMAND(edges,    "edges",    "",                              "who talks to whom, and as whom")
 COMMAND(events,   "events",   "",                              "what happened in the mesh")
