@@ -496,6 +496,370 @@ static void test_refused(void **state)
     }
 }
 
+/* ---- the other kinds ---- */
+
+#define GATEWAY(kind, version)                                                                 \
+    "apiVersion: gateway.networking.k8s.io/" version "\nkind: " kind                           \
+    "\nmetadata: {name: r}\n" PARENT
+#define GRPC(rule) GATEWAY("GRPCRoute", "v1") "  rules:\n  - " rule "\n"
+#define PROFILE(spec)                                                                          \
+    "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: "                 \
+    "web.prod.svc.cluster.local}\nspec: {" spec "}\n"
+#define ROUTES(condition) PROFILE("routes: [{name: a, condition: " condition "}]")
+#define RATE(spec)                                                                             \
+    "apiVersion: policy.linkerd.io/v1alpha1\nkind: HTTPLocalRateLimitPolicy\nmetadata: "       \
+    "{name: "                                                                                  \
+    "l}\nspec: {" spec "}\n"
+#define TARGET "targetRef: {kind: Service, name: web}"
+#define FAULT(spec)                                                                            \
+    "apiVersion: weft.io/v1\nkind: HTTPFaultInjection\nmetadata: {name: f}\nspec: {" spec "}"  \
+                                                                                          "\n"
+#define SLICE(annotation)                                                                      \
+    "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, annotations: "  \
+    "{" annotation "}, labels: {kubernetes.io/service-name: w}}\naddressType: IPv4\n"
+
+static const struct {
+    const char *yaml, *why;
+} refused_kinds[] = {
+    {GRPC("matches: [{method: {}}]"), "matches[0].method: must name a service or a method"},
+    {GRPC("matches: [{method: {service: 'a b'}}]"), "not the name of a gRPC service"},
+    {GRPC("matches: [{method: {service: a..b}}]"), "not the name of a gRPC service"},
+    {GRPC("matches: [{method: {service: .a}}]"), "not the name of a gRPC service"},
+    {GRPC("matches: [{method: {method: a.b}}]"), "not the name of a gRPC method"},
+    {GRPC("matches: [{method: {method: 9a}}]"), "not the name of a gRPC method"},
+    {GRPC("matches: [{method: {type: Prefix, service: a}}]"), "method.type: \"Prefix\" is not"},
+    {GRPC("matches: [{method: {type: RegularExpression, service: '('}}]"),
+     "method.service: not a"},
+    {GRPC("matches: [{path: {value: /a}}]"), "matches[0].path: not a known field"},
+    {GRPC("timeouts: {request: 1s}"), "spec.rules[0].timeouts: not a known field"},
+    {GRPC("filters: [{type: URLRewrite, urlRewrite: {}}]"), "URLRewrite is for HTTPRoute only"},
+    {GRPC("sessionPersistence: {}"), "sessionPersistence: is not supported"},
+    {"apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: r, "
+     "annotations: "
+     "{retry.linkerd.io/http: 5xx}}\n" PARENT "  rules: [{}]\n",
+     "is for HTTPRoute and Service only"},
+    {GATEWAY("TLSRoute", "v1alpha2") "  rules: [{}]\n",
+     "spec.rules[0].backendRefs: is missing"},
+    {GATEWAY("TLSRoute", "v1alpha2") "  rules: [{backendRefs: []}]\n",
+     "must name at least one"},
+    {GATEWAY("TLSRoute", "v1alpha2") "  rules: [{backendRefs: [{name: a, port: 1}]}, {}]\n",
+     "spec.rules: must have exactly one rule in a TLSRoute"},
+    {GATEWAY("TLSRoute", "v1alpha2") "  rules: [{matches: [], backendRefs: []}]\n",
+     "spec.rules[0].matches: not a known field"},
+    {GATEWAY("TCPRoute", "v1alpha2") "  hostnames: [a]\n  rules: [{}]\n",
+     "spec.hostnames: not a known field"},
+    {GATEWAY("TCPRoute",
+             "v1alpha2") "  rules: [{backendRefs: [{name: a, port: 1, filters: []}]}]\n",
+     "backendRefs[0].filters: are not for TCPRoute"},
+    {GATEWAY("TCPRoute", "v1") "  rules: [{}]\n",
+     "apiVersion: \"gateway.networking.k8s.io/v1\" is not"},
+    {FILTER("type: RequestMirror, requestMirror: {backendRef: {name: a}}"),
+     "backendRef.port: is missing"},
+    {FILTER(
+         "type: RequestMirror, requestMirror: {percent: 101, backendRef: {name: a, port: 1}}"),
+     "requestMirror.percent: 101 is not in 0..100"},
+    {FILTER("type: RequestMirror, requestMirror: {percent: 1, fraction: {numerator: 1}, "
+            "backendRef: "
+            "{name: a, port: 1}}"),
+     "requestMirror.fraction: does not go with percent"},
+    {FILTER("type: RequestMirror, requestMirror: {fraction: {numerator: 3, denominator: 2}, "
+            "backendRef: "
+            "{name: a, port: 1}}"),
+     "fraction.numerator: 3 is not in 0..2"},
+    {FILTER("type: RequestMirror, requestMirror: {fraction: {numerator: 0, denominator: 0}, "
+            "backendRef: "
+            "{name: a, port: 1}}"),
+     "fraction.denominator: 0 is not in"},
+    {FILTER(
+         "type: ExtensionRef, extensionRef: {group: x.io, kind: HTTPFaultInjection, name: a}"),
+     "extensionRef.group: \"x.io\" is not known; weft.io is"},
+    {FILTER("type: ExtensionRef, extensionRef: {group: weft.io, kind: Fault, name: a}"),
+     "extensionRef.kind: \"Fault\" is not known"},
+    {FILTER("type: ExtensionRef, extensionRef: {group: weft.io, kind: HTTPFaultInjection, "
+            "name: A}"),
+     "extensionRef.name: \"A\" is not a name"},
+    {"apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: web}\nspec: {}\n",
+     "metadata.name: \"web\" does not name a service: SERVICE.NS.svc.cluster.local"},
+    {ROUTES("{}"), "condition: must have pathRegex, method, all, any or not"},
+    {ROUTES("{pathregex: /}"),
+     "condition.pathregex: not a known field; did you mean pathRegex?"},
+    {ROUTES("{pathRegex: '('}"), "condition.pathRegex: not a regular expression"},
+    {ROUTES("{all: []}"), "condition.all: must have an entry"},
+    {ROUTES("{method: GET, not: {method: GET}}"), "condition: can never fit"},
+    {ROUTES("{all: [{method: GET}, {method: POST}]}"), "condition: can never fit"},
+    {ROUTES("{method: get}"), "did you mean GET?"},
+    {ROUTES("{all: [{any: [{pathRegex: a}, {pathRegex: b}, {pathRegex: c}, {pathRegex: d}, "
+            "{pathRegex: e}]}, "
+            "{any: [{pathRegex: f}, {pathRegex: g}, {pathRegex: h}, {pathRegex: i}, "
+            "{pathRegex: j}]}, "
+            "{any: [{pathRegex: k}, {pathRegex: l}, {pathRegex: m}]}]}"),
+     "written out it has more than 64 alternatives; split the route"},
+    {ROUTES("{not: {not: {not: {not: {not: {not: {not: {not: {not: {not: {not: {not: {not: "
+            "{not: {not: {not: "
+            "{not: {not: {method: GET}}}}}}}}}}}}}}}}}}}"),
+     "is nested more than 16 deep"},
+    {PROFILE("routes: [{name: a, condition: {method: GET}, responseClasses: [{condition: "
+             "{status: {min: 500, "
+             "max: 400}}}]}]"),
+     "responseClasses[0].condition.status: min must not be above max"},
+    {PROFILE(
+         "routes: [{name: a, condition: {method: GET}, responseClasses: [{condition: {}}]}]"),
+     "must have status, all, any or not"},
+    {PROFILE("routes: [{name: a, condition: {method: GET}, timeout: 5}]"),
+     "routes[0].timeout: must be text"},
+    {PROFILE("routes: [{condition: {method: GET}}]"), "routes[0].name: is missing"},
+    {PROFILE("retryBudget: {retryRatio: -1}"), "retryBudget.retryRatio: must be a number"},
+    {PROFILE("retryBudget: {ttl: 2m}"), "retryBudget.ttl: must be between 1s and 60s"},
+    {PROFILE("dstOverrides: [{authority: 10.0.0.1:80, weight: 1}]"), "is not a service"},
+    {PROFILE("dstOverrides: [{authority: a.b, weight: -1}]"), "weight: is not in"},
+    {PROFILE("dstOverrides: [{authority: a.b, weight: 1x}]"), "weight: \"1x\" is not a ratio"},
+    {PROFILE("opaquePorts: [70000]"), "opaquePorts[0]: 70000 is not in 1..65535"},
+    {PROFILE("opaquePorts: [a]"), "opaquePorts[0]: \"a\" is not a port or a range"},
+    {RATE("total: {requestsPerSecond: 1}"), "spec.targetRef: is missing"},
+    {RATE("targetRef: {kind: Server, name: a}"),
+     "spec.targetRef.kind: Server is not supported yet"},
+    {RATE("targetRef: {kind: Pod, name: a}"), "spec.targetRef.kind: must be Service, not Pod"},
+    {RATE(TARGET), "spec: must have total, identity or overrides"},
+    {RATE(TARGET ", total: {requestsPerSecond: 0}"),
+     "total.requestsPerSecond: 0 is not in 1.."},
+    {RATE(TARGET ", total: {requestsPerSecond: 5}, identity: {requestsPerSecond: 6}"),
+     "identity.requestsPerSecond: 6 is above total.requestsPerSecond (5)"},
+    {RATE(TARGET ", overrides: [{requestsPerSecond: 5, clientRefs: []}]"),
+     "must name at least one"},
+    {RATE(TARGET ", overrides: [{requestsPerSecond: 5, clientRefs: [{kind: Pod, name: a}]}]"),
+     "clientRefs[0].kind: must be ServiceAccount"},
+    {FAULT(""), "spec: must have delay or abort"},
+    {FAULT("delay: {}"), "spec.delay.duration: is missing"},
+    {FAULT("delay: {duration: 2h}"), "spec.delay: must not be longer than 1h"},
+    {FAULT("abort: {}"), "spec.abort: must have httpStatus or grpcStatus"},
+    {FAULT("abort: {httpStatus: 503, grpcStatus: 14}"), "exclude each other"},
+    {FAULT("abort: {httpStatus: 200}"), "httpStatus: 200 is not in 400..599"},
+    {FAULT("abort: {grpcStatus: UNAVAILABEL}"), "did you mean UNAVAILABLE?"},
+    {FAULT("abort: {grpcStatus: 17}"), "grpcStatus: 17 is not in 1..16"},
+    {FAULT("abort: {httpStatus: 503, percent: 101}"), "percent: must be a number in 0..100"},
+    {ANNOTATED("balancer.linkerd.io/failure-accrual: always"),
+     "\"always\" is not one of: consecutive, unified"},
+    {ANNOTATED("balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 2m"),
+     "min-penalty (120000ms) must not be longer than max-penalty (60000ms)"},
+    {ANNOTATED("balancer.linkerd.io/failure-accrual-consecutive-min-penalty: '0'"),
+     "must be at least 1ms"},
+    {ANNOTATED("balancer.linkerd.io/failure-accrual-consecutive-max-failures: '0'"),
+     "must be at least 1"},
+    {ANNOTATED("balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold: '1.5'"),
+     "is not in 0..1"},
+    {ANNOTATED("balancer.alpha.linkerd.io/penalize-failures: maybe"),
+     "is neither true nor false"},
+    {ANNOTATED("balancer.weft.io/algorithm: random"), "\"random\" is not one of: ewma"},
+    {ANNOTATED("balancer.weft.io/algorithm: consistent-hash"),
+     "consistent-hash needs balancer.weft.io/hash-on"},
+    {ANNOTATED("balancer.weft.io/hash-on: source"),
+     "goes with balancer.weft.io/algorithm: consistent-hash only"},
+    {ANNOTATED(
+         "balancer.weft.io/algorithm: consistent-hash, balancer.weft.io/hash-on: 'query:x'"),
+     "is not header:NAME, cookie:NAME or source"},
+    {ANNOTATED(
+         "balancer.weft.io/algorithm: consistent-hash, balancer.weft.io/hash-on: 'header:'"),
+     "is not header:NAME, cookie:NAME or source"},
+    {ANNOTATED("balancer.weft.io/zone-spill: '2'"),
+     "goes with balancer.weft.io/zone: prefer only"},
+    {ANNOTATED("balancer.weft.io/share-cap: '0.5'"), "\"0.5\" is not in 1..1000"},
+    {ANNOTATED("balancer.weft.io/max-ejected: '0'"), "must be at least 1"},
+    {ANNOTATED("balancer.weft.io/weight: '5'"), "is for EndpointSlice only"},
+    {ANNOTATED("limit.weft.io/max-connections: '0'"), "must be at least 1"},
+    {ANNOTATED("retry.weft.io/hedge-max: '2'"), "needs retry.weft.io/hedge-after beside it"},
+    {ANNOTATED("retry.weft.io/hedge-after: 1s, retry.weft.io/hedge-max: '1'"),
+     "must be at least 2"},
+    {ANNOTATED("mirror.weft.io/max-running: '2'"), "is for HTTPRoute and GRPCRoute only"},
+    {SLICE("balancer.weft.io/weight: '-1'"), "is not a whole number"},
+    {SLICE("balancer.weft.io/algorithm: ewma"), "is for Service only"},
+};
+
+static void test_refused_kinds(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(refused_kinds) / sizeof(refused_kinds[0]); i++) {
+        struct resource *r = NULL;
+        char why[WHY_TEXT];
+
+        if (parse(refused_kinds[i].yaml, &r, why) != ERR_OF(MODEL_INVALID) ||
+            strstr(why, refused_kinds[i].why) == NULL)
+            fail_msg("refusal %zu:\n got  %s\n want %s", i, r != NULL ? "accepted" : why,
+                     refused_kinds[i].why);
+    }
+}
+
+static void test_grpc_methods_are_paths(void **state)
+{
+    static const struct {
+        const char *method;
+        uint8_t kind;
+        const char *path;
+    } cases[] = {
+        {"{service: a.B, method: C}", ROUTE_PATH_EXACT, "/a.B/C"},
+        {"{service: a.B}", ROUTE_PATH_PREFIX, "/a.B"},
+        {"{method: C}", ROUTE_PATH_REGEX, "/[^/]+/C"},
+        {"{type: RegularExpression, service: 'a|b', method: C}", ROUTE_PATH_REGEX,
+         "/(?:a|b)/(?:C)"},
+        {"{type: RegularExpression, service: 'a.*'}", ROUTE_PATH_REGEX, "/(?:a.*)/[^/]+"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char yaml[600];
+        struct resource *r;
+
+        (void)snprintf(yaml, sizeof(yaml), GRPC("matches: [{method: %s}]"), cases[i].method);
+        r = must_parse(yaml);
+        assert_int_equal(r->route.rules[0].matches[0].path_kind, cases[i].kind);
+        if (!slice_is_str(r->route.rules[0].matches[0].path, cases[i].path))
+            fail_msg("%.*s", SLICE_FMT(r->route.rules[0].matches[0].path));
+        resource_free(&r);
+    }
+}
+
+/* Conditions written out: parts of an alternative joined by &, alternatives by |. */
+static void put_form(const struct profile_route *p, char out[400])
+{
+    size_t n = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < p->n_matches; i++)
+        for (size_t k = 0; k < p->matches[i].n_conditions; k++) {
+            const struct wire_condition *c = &p->matches[i].conditions[k];
+
+            n += (size_t)snprintf(out + n, 400 - n, "%s%s%.*s",
+                                  k > 0   ? "&"
+                                  : i > 0 ? "|"
+                                          : "",
+                                  c->is_not ? "!" : "", SLICE_FMT(c->value));
+        }
+}
+
+static void test_conditions_are_written_out(void **state)
+{
+    static const struct {
+        const char *condition, *form;
+    } cases[] = {
+        {"{pathRegex: /a}", "/a"},
+        {"{pathRegex: /a, method: GET}", "/a&GET"},
+        {"{not: {pathRegex: /a, method: GET}}", "!/a|!GET"},
+        {"{any: [{pathRegex: /a}, {all: [{pathRegex: /b}, {method: GET}]}]}", "/a|/b&GET"},
+        {"{all: [{any: [{pathRegex: a}, {pathRegex: b}]}, {any: [{method: GET}, {method: "
+         "PUT}]}]}",
+         "a&GET|a&PUT|b&GET|b&PUT"},
+        {"{not: {any: [{pathRegex: a}, {not: {method: GET}}]}}", "!a&GET"},
+        {"{not: {not: {method: GET}}}", "GET"},
+        {"{all: [{method: GET}, {method: GET}]}", "GET"},
+        {"{any: [{all: [{method: GET}, {method: PUT}]}, {pathRegex: a}]}", "a"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char yaml[600], form[400];
+        struct resource *r;
+
+        (void)snprintf(yaml, sizeof(yaml), ROUTES("%s"), cases[i].condition);
+        r = must_parse(yaml);
+        put_form(&r->profile.routes[0], form);
+        assert_string_equal(form, cases[i].form);
+        resource_free(&r);
+    }
+}
+
+static void test_profile(void **state)
+{
+    struct resource *r =
+        must_parse(PROFILE("opaquePorts: [25, '3306', 8000-8010], retryBudget: {retryRatio: "
+                           "0.5, minRetriesPerSecond: 0, ttl: 20s}, "
+                           "dstOverrides: [{authority: 'a.prod.svc.cluster.local:81', weight: "
+                           "500m}, {authority: b.x, weight: 2}], "
+                           "routes: [{name: n, condition: {method: GET}, isRetryable: true, "
+                           "timeout: 250ms, responseClasses: ["
+                           "{condition: {not: {status: {min: 500}}}, isFailure: false}, "
+                           "{condition: {any: [{status: {min: 501, max: "
+                           "502}}, {status: {min: 504, max: 504}}]}, isFailure: true}]}]"));
+    const struct service_profile *p = &r->profile;
+
+    (void)state;
+    assert_true(slice_is_str(p->service, "web") && slice_is_str(p->service_namespace, "prod"));
+    assert_int_equal(p->n_opaque_ports, 3);
+    assert_int_equal(p->opaque_ports[2].high, 8010);
+    assert_int_equal(p->budget_permille, 500);
+    assert_int_equal(p->budget_min_per_s, 1);
+    assert_int_equal(r->n_notes, 1);
+    assert_int_equal(p->overrides[0].port, 81);
+    assert_int_equal(p->overrides[0].weight, 500);
+    assert_int_equal(p->overrides[1].port, 0);
+    assert_int_equal(p->overrides[1].weight, 2000);
+    assert_int_equal(p->routes[0].n_classes, 3);
+    assert_int_equal(p->routes[0].classes[0].low, 100);
+    assert_int_equal(p->routes[0].classes[0].high, 499);
+    assert_int_equal(p->routes[0].classes[2].low, 504);
+    assert_true(p->routes[0].classes[2].is_failure && p->routes[0].is_retryable);
+    resource_free(&r);
+}
+
+static void test_filters_that_point_somewhere(void **state)
+{
+    struct resource *r =
+        must_parse(RULE("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, "
+                        "port: 1}, percent: 0}}, "
+                        "{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 2, "
+                        "namespace: far}}}, "
+                        "{type: RequestMirror, requestMirror: {backendRef: {name: c, port: 3}, "
+                        "fraction: {numerator: 1, "
+                        "denominator: 3}}}, {type: ExtensionRef, extensionRef: {group: "
+                        "weft.io, kind: HTTPFaultInjection, name: f}}]"));
+    const struct route_filters *f = &r->route.rules[0].filters;
+
+    (void)state;
+    assert_int_equal(f->n, 3); /* the one of 0 percent is left out */
+    assert_int_equal(f->list[0].share_ppm, 0);
+    assert_true(slice_is_str(f->refs[0].name, "b") &&
+                slice_is_str(f->refs[0].namespace, "far"));
+    assert_int_equal(f->list[1].share_ppm, 333333);
+    assert_int_equal(f->list[2].kind, ROUTE_FILTER_EXTENSION);
+    assert_true(resource_uses_fault(r, SLICE_LIT("f")));
+    assert_false(resource_uses_fault(r, SLICE_LIT("g")));
+    resource_free(&r);
+}
+
+static void test_balancing(void **state)
+{
+    struct resource *r = must_parse(ANNOTATED(
+        "balancer.linkerd.io/failure-accrual: unified, balancer.weft.io/max-ejected: '50', "
+        "balancer.linkerd.io/failure-accrual-consecutive-max-failures: '0', "
+        "balancer.weft.io/slow-start: 30s, "
+        "balancer.weft.io/algorithm: consistent-hash, balancer.weft.io/hash-on: "
+        "'header:X-User', "
+        "balancer.weft.io/zone: prefer, balancer.weft.io/share-cap: '2.0', "
+        "limit.weft.io/app-connections: '9', "
+        "balancer.alpha.linkerd.io/penalize-failures: 'true', retry.weft.io/hedge-after: "
+        "50ms"));
+    const struct service *s = &r->service;
+
+    (void)state;
+    assert_true(s->has_balancing && s->has_breaker);
+    assert_int_equal(s->breaker.consecutive, 0);
+    assert_int_equal(s->breaker.success_permille, 800);
+    assert_int_equal(s->breaker.max_ejected_permille, 500);
+    assert_int_equal(s->breaker.jitter_permille, 500);
+    assert_int_equal(s->balancing.kind, BALANCING_HASH);
+    assert_int_equal(s->balancing.hash_by, HASH_BY_HEADER);
+    assert_true(slice_is_str(s->balancing.hash_name, "x-user"));
+    assert_int_equal(s->balancing.slow_start_ms, 30000);
+    assert_int_equal(s->balancing.spill_permille, 1500);
+    assert_int_equal(s->balancing.share_cap_permille, 2000);
+    assert_true(s->balancing.penalises);
+    assert_int_equal(s->app_connections_max, 9);
+    assert_int_equal(s->limits.retry.hedge_ms, 50);
+    resource_free(&r);
+    r = must_parse(ANNOTATED("balancer.weft.io/max-ejected: '50'"));
+    assert_int_equal(r->n_notes, 1); /* without failure-accrual it does nothing */
+    assert_false(r->service.has_breaker || r->service.has_balancing);
+    resource_free(&r);
+}
+
 static void test_not_objects(void **state)
 {
     json_t *list = json_array();
@@ -605,6 +969,12 @@ int main(void)
         cmocka_unit_test(test_endpoint_slice),
         cmocka_unit_test(test_route),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_kinds),
+        cmocka_unit_test(test_grpc_methods_are_paths),
+        cmocka_unit_test(test_conditions_are_written_out),
+        cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_filters_that_point_somewhere),
+        cmocka_unit_test(test_balancing),
         cmocka_unit_test(test_not_objects),
         cmocka_unit_test(test_names_and_words),
         cmocka_unit_test(test_durations),
