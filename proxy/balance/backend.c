@@ -1,64 +1,58 @@
 /* Backends: sets of endpoints, the choice, the queue of who waits for one. */
-#include "proxy/balance/balance_priv.h"
+#include "proxy/balance/choose.h"
 
 #include "kit/clock.h"
-#include "kit/log.h"
-#include "kit/random.h"
-#include "proxy/net/address.h"
+#include "model/route.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define KEY_MAX 400
 
-static void backend_swap_set(struct backend *be, struct endpoint **set, size_t n)
-{
-    struct endpoint **old = be->set;
-    size_t n_old = be->n_set;
+/* ---- settings ---- */
 
-    be->set = set;
-    be->n_set = n;
-    /* After the swap: what both sets have never falls to zero references and keeps its state.
-     */
-    for (size_t i = 0; i < n_old; i++)
-        endpoint_unref(&old[i]);
-    free(old);
+static uint32_t or_default(uint32_t value, uint32_t otherwise)
+{
+    return value != 0 ? value : otherwise;
 }
 
-static err_t backend_fill(struct backend *be, const struct backend_spec *spec)
+static const struct wire_balancing no_balancing = {.kind = BALANCING_EWMA};
+
+/* What a newer control plane may say and we do not know is what is always right: EWMA. */
+static void read_balancing(struct backend *be, const struct wire_balancing *w)
+{
+    bool is_hash = w->kind == BALANCING_HASH && w->hash_by >= HASH_BY_HEADER &&
+                   w->hash_by <= HASH_BY_SOURCE &&
+                   slice_to_cstr(w->hash_name, be->hash_name, sizeof(be->hash_name));
+
+    be->balancing = w->kind < BALANCING_HASH || is_hash ? w->kind : (uint8_t)BALANCING_EWMA;
+    be->hash_by = is_hash ? w->hash_by : (uint8_t)HASH_BY_NOTHING;
+    be->slow_start_ms = w->slow_start_ms;
+    be->uses_zones = w->zone_mode == 1 && be->balance->zone[0] != 0;
+    be->spill_permille = or_default(w->spill_permille, BALANCE_SPILL_PERMILLE);
+    be->share_cap_permille = w->share_cap_permille;
+    be->penalises = w->penalises;
+    be->penalty_ms = or_default(w->penalty_ms, BALANCE_PENALTY_MS);
+    be->retry_after_max_ms = or_default(w->retry_after_max_ms, BREAKER_RETRY_AFTER_MAX_MS);
+}
+
+static void read_settings(struct backend *be, const struct backend_spec *spec)
 {
     const struct wire_backend *v = spec->view;
-    struct endpoint **set =
-        v->n_endpoints == 0 ? NULL : calloc(v->n_endpoints, sizeof(struct endpoint *));
-    size_t n = 0;
 
-    if (set == NULL && v->n_endpoints > 0)
-        return ERR_OF(NOMEM);
-    for (size_t i = 0; i < v->n_endpoints; i++) {
-        const struct wire_endpoint *w = &v->endpoints[i];
-        struct endpoint_spec es = {.identity = w->identity,
-                                   .inbound_port = w->inbound_port,
-                                   .pod = w->pod,
-                                   .weight = w->weight};
-
-        if (w->port == 0 || !address_parse(w->ip, w->port, &es.address)) {
-            log_warn("endpoint left out of a view", "backend=%s ip=%.*s port=%u", be->key,
-                     SLICE_FMT(w->ip), w->port);
-            continue;
-        }
-        if (spec->is_local != NULL && spec->is_local(spec->arg, &es.address))
-            es.identity = SLICE_LIT("");
-        if (endpoint_get(be->balance, &es, &set[n]) != OK)
-            continue;
-        if (set[n]->service[0] == 0 && be->namespace[0] != 0) {
-            memcpy(set[n]->service_namespace, be->namespace, sizeof(be->namespace));
-            memcpy(set[n]->service, be->name, sizeof(be->name));
-            set[n]->service_port = be->port;
-        }
-        n++;
+    be->is_missing = v->state == 1;
+    be->is_single = spec->is_single;
+    be->protocol = v->protocol;
+    read_balancing(be, v->n_balancing > 0 ? &v->balancing[0] : &no_balancing);
+    /* A single address has no alternative: nobody is taken out. */
+    be->has_breaker = v->n_breaker > 0 && !spec->is_single;
+    if (be->has_breaker)
+        breaker_conf_read(&v->breaker[0], be->retry_after_max_ms, &be->breaker);
+    be->waiting_max = v->waiting_max;
+    if (be->connections_max != v->connections_max) {
+        be->connections_max = v->connections_max;
+        backend_limit_changed(be);
     }
-    backend_swap_set(be, set, n);
-    return OK;
 }
 
 static size_t make_key(const struct wire_backend *v, char out[KEY_MAX])
@@ -84,8 +78,11 @@ static struct backend *backend_make(struct balance *b, const struct wire_backend
     if (be == NULL)
         return NULL;
     be->key = strndup(key, key_n);
-    if (be->key == NULL || !slice_to_cstr(v->namespace, be->namespace, sizeof(be->namespace)) ||
+    be->choice = choice_new();
+    if (be->key == NULL || be->choice == NULL ||
+        !slice_to_cstr(v->namespace, be->namespace, sizeof(be->namespace)) ||
         !slice_to_cstr(v->name, be->name, sizeof(be->name))) {
+        choice_free(&be->choice);
         free(be->key);
         free(be);
         return NULL;
@@ -119,16 +116,15 @@ err_t backend_get(struct balance *b, const struct backend_spec *spec, struct bac
         return ERR_OF(NOMEM);
     be->refs++;
     if (is_new || !spec->is_stale || spec->revision >= be->revision) {
-        err_t why = backend_fill(be, spec);
+        err_t why;
 
+        read_settings(be, spec);
+        why = seats_replace(be, spec);
         if (why != OK) {
             backend_unref(&be);
             return why;
         }
         be->revision = spec->revision;
-        be->is_missing = spec->view->state == 1;
-        be->is_single = spec->is_single;
-        be->protocol = spec->view->protocol;
         if (be->n_waiting > 0)
             balance_wake_later(b);
     }
@@ -150,65 +146,76 @@ void backend_unref(struct backend **bep)
     HASH_DEL(be->balance->backends, be);
     list_del(&be->hungry);
     list_del(&be->settling);
-    backend_swap_set(be, NULL, 0);
+    seats_free(be);
+    be->connections_max = 0;
+    backend_limit_changed(be);
+    choice_free(&be->choice);
     free(be->key);
     free(be);
 }
 
 /* ---- the choice ---- */
 
-#define PICK_TRIES 8
-
-/* A random ready endpoint that is none of the two. Tries at random first; when few are ready,
- * walks. */
-static struct endpoint *random_ready(const struct backend *be, const struct endpoint *not_this,
-                                     const struct endpoint *nor_this)
+struct endpoint *backend_pick_by(struct backend *be, const struct pick *p)
 {
-    size_t n = be->n_set, at = 0;
+    struct seat *s = choose_seat(be, p);
 
-    for (unsigned i = 0; i < PICK_TRIES + n; i++) {
-        struct endpoint *ep;
-
-        at = i < PICK_TRIES ? random_below((uint32_t)n) : (at + 1) % n;
-        ep = be->set[at];
-        if (ep->state == ENDPOINT_READY && ep != not_this && ep != nor_this)
-            return ep;
-    }
-    return NULL;
-}
-
-static struct endpoint *choose(const struct backend *be, const struct endpoint *avoid)
-{
-    struct endpoint *a, *b;
-
-    if (be->n_set == 0)
+    if (s == NULL) {
+        if (be->unready_since_ms == 0)
+            be->unready_since_ms = clock_now_ms();
         return NULL;
-    if (be->n_set == 1)
-        return be->set[0]->state == ENDPOINT_READY ? be->set[0] : NULL;
-    a = random_ready(be, avoid, NULL);
-    if (a == NULL)
-        return avoid != NULL ? random_ready(be, NULL, NULL) : NULL;
-    b = random_ready(be, avoid, a);
-    return b != NULL && endpoint_load(b) < endpoint_load(a) ? b : a;
+    }
+    if (s->counts_as_probation)
+        seat_probe(
+            s); /* one request is no return: who asks meanwhile is not made to wait anew */
+    else
+        be->unready_since_ms = 0;
+    return s->endpoint;
 }
 
 struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid)
 {
-    struct endpoint *ep = choose(be, avoid);
+    struct pick p = {.avoid = avoid};
 
-    if (ep != NULL)
-        be->unready_since_ms = 0;
-    else if (be->unready_since_ms == 0)
-        be->unready_since_ms = clock_now_ms();
-    return ep;
+    return backend_pick_by(be, &p);
 }
 
-bool backend_has_ready(const struct backend *be)
+void backend_count(const struct backend *be, uint32_t out[BACKEND_STATE_COUNT])
 {
-    for (size_t i = 0; i < be->n_set; i++)
-        if (be->set[i]->state == ENDPOINT_READY)
-            return true;
-    return false;
+    size_t rest = be->n_set - be->n_ready;
+
+    out[BACKEND_STATE_ready] = (uint32_t)be->n_ready;
+    out[BACKEND_STATE_ejected] = (uint32_t)(be->n_out < rest ? be->n_out : rest);
+    out[BACKEND_STATE_pending] = (uint32_t)rest - out[BACKEND_STATE_ejected];
+}
+
+void backend_describe(const struct backend *be, char out[BACKEND_TEXT])
+{
+    uint32_t n[BACKEND_STATE_COUNT];
+    int len = snprintf(out, BACKEND_TEXT, "%.90s: ", be->key);
+    size_t at = len < 0 ? 0 : (size_t)len;
+
+    backend_count(be, n);
+    if (be->n_set == 0)
+        (void)snprintf(out + at, BACKEND_TEXT - at, "no endpoints");
+    else if (n[BACKEND_STATE_ready] > 0)
+        (void)snprintf(out + at, BACKEND_TEXT - at, "%u ready, %u ejected, %u connecting",
+                       n[BACKEND_STATE_ready], n[BACKEND_STATE_ejected],
+                       n[BACKEND_STATE_pending]);
+    else
+        (void)snprintf(out + at, BACKEND_TEXT - at, "%u ejected, %u connecting",
+                       n[BACKEND_STATE_ejected], n[BACKEND_STATE_pending]);
+}
+
+void balance_each_backend(struct balance *b, void (*each)(void *arg, struct backend *be),
+                          void *arg)
+{
+    struct backend *be, *next;
+
+    HASH_ITER(hh, b->backends, be, next)
+    {
+        each(arg, be);
+    }
 }
 
 bool backend_is_failfast(struct backend *be)
@@ -223,7 +230,7 @@ err_t backend_wait(struct backend *be, struct pick_wait *w)
 {
     struct balance *b = be->balance;
 
-    if (be->n_waiting >= b->conf.queue_capacity)
+    if (be->n_waiting >= (be->waiting_max > 0 ? be->waiting_max : b->conf.queue_capacity))
         return ERR_OF(QUEUE_FULL);
     w->backend = be;
     list_push(&be->waiting, &w->node);
@@ -275,6 +282,11 @@ static void on_wake(void *arg)
     }
 }
 
+static void on_feed(void *arg)
+{
+    connections_feed(arg);
+}
+
 static void on_sweep(void *arg)
 {
     pool_sweep(arg);
@@ -287,6 +299,13 @@ err_t balance_new(const struct balance_conf *conf, struct balance **out)
     if (b == NULL)
         return ERR_OF(NOMEM);
     b->conf = *conf;
+    b->conf.zone = NULL;
+    if (conf->zone != NULL && !slice_to_cstr(slice_str(conf->zone), b->zone, sizeof(b->zone))) {
+        free(b);
+        return ERR_OF(BAD_SETTING);
+    }
+    list_init(&b->starving);
+    timer_init(&b->feed, conf->base, on_feed, b);
     list_init(&b->hungry);
     list_init(&b->idle_by_age);
     timer_init(&b->wake, conf->base, on_wake, b);
@@ -310,6 +329,7 @@ void balance_free(struct balance **bp)
     }
     timer_stop(&b->wake);
     timer_stop(&b->sweep);
+    connections_stop(b);
     free(b);
     *bp = NULL;
 }

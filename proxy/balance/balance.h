@@ -1,16 +1,19 @@
 /* Where requests go: endpoints with their load, readiness and pools, and backends that choose
- * among them.
+ * among them. docs/internals/balancing.md tells the whole of it.
  *
  *   backend   a service port (or a plain address); its set of endpoints is replaced as a whole
  * when a newer view is in force. Keyed by name, so that it outlives the versions of the view
  * that point at it. endpoint  an address with the identity it must prove. Keyed by both, so
  * that its load, backoff and connections outlive every change of a view that still has it.
  *
- * Choice: two distinct ready endpoints at random, the one with the lower load. Load = peak EWMA
- * of the time to the response head x (requests in flight + 1), by the endpoint's weight. An
- * endpoint that cannot be reached is out of the choice until a dial in the background has
- * succeeded (100 ms to 60 s, jitter 0.1). Who finds no ready endpoint waits in the backend's
- * queue (bounded) and is woken when one is.
+ *   seat      an endpoint as one backend sees it: weight, zone, circuit breaker. Between views
+ * it lives as long as both sets have the endpoint.
+ *
+ * Choice (choose.h): by default two random ready endpoints, the one with the lower load, which
+ * is the peak EWMA of the time to the response head x (requests in flight + 1). An endpoint
+ * that cannot be reached is out of the choice until a dial in the background has succeeded (100
+ * ms to 60 s, jitter 0.1); one whose breaker is open is out of the choice of that backend. Who
+ * finds no ready endpoint waits in the backend's queue (bounded) and is woken when one is.
  *
  * One balance per worker. Nothing here blocks; callbacks come from the loop unless stated.
  */
@@ -22,6 +25,7 @@
 #include "kit/list.h"
 #include "kit/slice.h"
 #include "kit/timer.h"
+#include "proxy/balance/breaker.h"
 #include "proxy/handshake/transport_header.h"
 #include "proxy/http/stream.h"
 #include "wire/wire.h"
@@ -31,17 +35,41 @@
 struct conn;
 struct dial;
 struct handshakes;
+struct limit_port;
 struct net;
 
 #define BALANCE_MUX_MAX        4       /* HTTP/2 connections to one endpoint */
 #define BALANCE_IDLE_MAX       1024    /* idle HTTP/1 connections to one endpoint */
 #define BALANCE_RTT_US         30000.0 /* load of an endpoint that nothing is known of */
 #define BALANCE_DECAY_US       10e6
+#define BALANCE_SPILL_PERMILLE 1500
+#define BALANCE_PENALTY_MS     5000u
 #define BALANCE_BACKOFF_MIN_MS 100
 #define BALANCE_BACKOFF_MAX_MS 60000
 
+struct backend;
 struct balance;
 struct endpoint;
+struct limit_counter;
+struct limit_shared;
+struct seat;
+
+/* Something an operator may want to know about a seat's breaker. */
+enum breaker_news {
+    BREAKER_NEWS_EJECTED,  /* out, for out_ms */
+    BREAKER_NEWS_KEPT,     /* would be out but for the floor (max_ejected_permille) */
+    BREAKER_NEWS_RETURNED, /* the probe did not fail */
+    BREAKER_NEWS_KINDS
+};
+struct breaker_event {
+    enum breaker_news news;
+    const struct backend *backend;
+    const struct endpoint *endpoint;
+    enum breaker_reason reason; /* of the trip */
+    uint32_t row;               /* failures in a row */
+    uint32_t all, good;         /* in the window */
+    uint32_t out_ms;            /* EJECTED: for how long; RETURNED: how long it was */
+};
 
 struct balance_conf {
     struct event_base *base;
@@ -60,6 +88,11 @@ struct balance_conf {
     void (*on_endpoint_free)(void *arg, struct endpoint *ep);
     /* Result of a client handshake: "ok" or the stable code. May be NULL. */
     void (*on_handshake)(void *arg, const char *result);
+    /* A breaker took an endpoint out, or let it in again. May be NULL. */
+    void (*on_breaker)(void *arg, const struct breaker_event *e);
+    const char *zone; /* of this pod (copied); NULL or "": unknown, zones are not looked at */
+    struct limit_shared *shared; /* what all workers of the pod count together; NULL: this
+                                    one is alone */
     void *arg;
 };
 
@@ -91,9 +124,15 @@ struct endpoint {
      * "" none. */
     char service_namespace[64], service[254];
     uint16_t service_port;
-    bool is_inbound; /* our own application: no backoff, other connect timeout */
-    uint32_t weight;
-    struct list tallies; /* the counting room's */
+    bool is_inbound;        /* our own application: no backoff, other connect timeout */
+    struct list tallies;    /* the counting room's */
+    unsigned n_connections; /* open, or being made */
+    struct list held;       /* struct held: those that are open */
+    struct limit_port *app; /* inbound: a reference; how many connections the port takes. May be NULL */
+    unsigned n_published;   /* of n_connections, in app's counter of all workers */
+    struct list starving;   /* in balance while who waits may not dial */
+    struct list seats; /* struct seat: one for each backend that has it, the last asked first */
+    uint64_t hash_id;  /* model/ring.h */
 
     double rtt_us; /* peak EWMA */
     uint64_t rtt_at_us;
@@ -111,9 +150,11 @@ struct endpoint {
     struct list mux;     /* pooled HTTP/2 connections */
     struct list retired; /* pooled ones that take no new request */
     unsigned n_idle, n_mux;
-    /* HTTP/1: the server's last end of an idle connection: after how long, and when (learn_idle_limit). */
+    /* HTTP/1: the server's last end of an idle connection: after how long, and when
+     * (learn_idle_limit). */
     uint64_t idle_end_ms, idle_ended_at_ms, idle_learned_at_ms;
-    bool keeps_alive; /* HTTP/1: a connection has served a second request since one last ended without a word */
+    bool keeps_alive; /* HTTP/1: a connection has served a second request since one last ended
+                         without a word */
     uint64_t idle_limit_ms; /* learned: the server closes its idle connections after a little
                                more; 0 not seen */
     struct list waiting[POOL_KINDS]; /* struct lend */
@@ -125,7 +166,6 @@ struct endpoint_spec {
     slice_t identity;                /* empty: plain text */
     uint16_t inbound_port;           /* of its pod; 0: not meshed */
     slice_t pod;
-    uint32_t weight;
     bool is_inbound;
 };
 
@@ -141,7 +181,12 @@ bool endpoint_is_meshed(const struct endpoint *ep);
 void endpoint_begin(struct endpoint *ep);
 void endpoint_sample(struct endpoint *ep, uint64_t rtt_us);
 void endpoint_end(struct endpoint *ep);
-double endpoint_load(struct endpoint *ep);
+/* The estimate is at least this: what an answer asked for (penalty.h). Never makes it better.
+ */
+void endpoint_penalise(struct endpoint *ep, uint64_t rtt_us);
+/* The estimate now (us), and that x (requests in flight + 1). */
+double endpoint_rtt(const struct endpoint *ep);
+double endpoint_load(const struct endpoint *ep);
 /* A dial for a connection outside the pools failed / worked. */
 void endpoint_failed(struct endpoint *ep);
 void endpoint_worked(struct endpoint *ep);
@@ -160,8 +205,30 @@ struct backend {
     bool is_missing;
     bool is_single; /* a plain address or a pod's own: nothing to choose */
     uint8_t protocol;
-    struct endpoint **set; /* owned array of references */
-    size_t n_set;
+
+    /* What its view says; in force as soon as the view is. */
+    uint8_t balancing; /* BALANCING_EWMA... (model/route.h) */
+    uint8_t hash_by;   /* HASH_BY_... */
+    char hash_name[257];
+    bool uses_zones, penalises, has_breaker;
+    uint32_t slow_start_ms, spill_permille, share_cap_permille;
+    uint32_t penalty_ms, retry_after_max_ms;
+    uint32_t connections_max, waiting_max; /* 0: none; 0: the proxy's */
+    struct breaker_conf breaker;
+
+    /* Its endpoints: those of the own zone first while zones are looked at. */
+    struct endpoint **set;  /* owned array; the seats have the references */
+    struct seat **seats;    /* owned, in the same order */
+    size_t n_set, n_own;    /* n_own: of the own zone; 0 while zones are not looked at */
+    size_t n_ready;         /* may be chosen */
+    size_t n_out;           /* taken out by their breakers, probes included */
+    unsigned n_probation;   /* of those that are ready: whose next request is the probe */
+    uint64_t running;       /* requests at its endpoints, other backends' included */
+    unsigned n_connections; /* likewise */
+    struct limit_counter *connections; /* of all workers; NULL: no limit, or no room to count */
+    unsigned n_published;              /* of n_connections, in there */
+    struct choice *choice;             /* owned: what the choice needs (choose.h) */
+
     struct list waiting; /* struct pick_wait */
     unsigned n_waiting;
     struct list hungry;        /* in balance while somebody waits */
@@ -187,23 +254,78 @@ MUST_USE err_t backend_get(struct balance *b, const struct backend_spec *spec,
                            struct backend **out);
 void backend_unref(struct backend **be);
 
-/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. `avoid` (only compared; may
- * be NULL) is taken only if no other is ready: where an attempt has just failed. */
+/* What a choice may look at. */
+struct pick {
+    /* Only compared; may be NULL. Taken only if no other is ready: where an attempt has just
+     * failed. */
+    const struct endpoint *avoid;
+    bool has_key; /* consistent hash: without a key the choice is that of EWMA */
+    uint64_t key; /* ring_key() of the value backend->hash_by means */
+};
+/* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. Whoever was given one tells
+ * how it went: backend_note when a request that was sent has ended, or backend_unpick when none
+ * was sent. */
+struct endpoint *backend_pick_by(struct backend *be, const struct pick *p);
 struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid);
-bool backend_has_ready(const struct backend *be);
+static inline bool backend_has_ready(const struct backend *be)
+{
+    return be->n_ready > 0;
+}
 /* Nothing was ready for longer than the failfast timeout: refuse at once. */
 bool backend_is_failfast(struct backend *be);
+/* "default/web:80: 3 ejected, 1 connecting", for answers. */
+#define BACKEND_TEXT 160
+void backend_describe(const struct backend *be, char out[BACKEND_TEXT]);
+
+/* How a request went that was sent to `ep` at sent_us. */
+struct outcome {
+    enum breaker_result result;
+    uint64_t sent_us;
+    uint32_t retry_after_ms; /* what the answer asked for; 0 nothing */
+};
+/* For the breaker. Fine when the backend has none, or does not have `ep` any more. */
+void backend_note(struct backend *be, struct endpoint *ep, const struct outcome *o);
+/* Nothing was sent to `ep`: if it was to be a probe, another request may be one. */
+void backend_unpick(struct backend *be, struct endpoint *ep);
+/* An answer's head came: a plea for less makes the endpoint look slower, if the backend's
+ * settings say so. retry_after_ms: of the answer, 0 none. */
+void backend_hear(struct backend *be, struct endpoint *ep, uint16_t status, int grpc_status,
+                  uint32_t retry_after_ms);
+
+/* What the endpoints of a backend are doing, for gauges. */
+#define BACKEND_STATES(X)                                                                      \
+    X(ready)                                                                                   \
+    X(pending)                                                                                 \
+    X(ejected)
+enum backend_state {
+#define X(name) BACKEND_STATE_##name,
+    BACKEND_STATES(X)
+#undef X
+        BACKEND_STATE_COUNT
+};
+void backend_count(const struct backend *be, uint32_t out[BACKEND_STATE_COUNT]);
+void balance_each_backend(struct balance *b, void (*each)(void *arg, struct backend *be),
+                          void *arg);
 
 struct pick_wait {
     struct list node;
     struct backend *backend; /* while it waits */
     void (*wake)(struct pick_wait *w);
 };
-/* Joins the queue. wake runs once, from the loop, when an endpoint may be ready. QUEUE_FULL. */
+/* Joins the queue (waiting_max of the backend, or else queue_capacity). wake runs once, from
+ * the loop, when an endpoint may be ready. QUEUE_FULL. */
 MUST_USE err_t backend_wait(struct backend *be, struct pick_wait *w);
 void pick_wait_cancel(struct pick_wait *w); /* also fine when not waiting */
 
 /* ---- connections to endpoints ---- */
+
+/* Whether another connection may be made now (connections_max of every backend that has the
+ * endpoint). True: dial_start follows in this turn, the place is kept for it. */
+bool endpoint_may_dial(struct endpoint *ep);
+/* Whether it is our own application's and has as many connections as its port takes. */
+bool endpoint_app_is_full(struct endpoint *ep);
+/* Tells the balance that a connection has closed: to be called for every one of the net. */
+void balance_conn_closed(struct balance *b, const struct conn *c);
 
 struct dial_result {
     struct conn
@@ -229,8 +351,8 @@ struct lend {
     struct list node;
     struct endpoint *endpoint; /* while it waits */
     enum pool_kind kind;
-    bool is_once; /* set by the caller: the request may not be sent twice, so that only a connection that was used
-                     a moment ago will do */
+    bool is_once; /* set by the caller: the request may not be sent twice, so that only a
+                     connection that was used a moment ago will do */
     /* Either a connection with a free slot (take the slot before returning) or a failure. */
     void (*done)(struct lend *l, struct http_back *back, const struct lend_failure *why);
 };

@@ -21,12 +21,15 @@ struct dial {
     void *arg;
     struct conn *conn;
     struct handshake *hs;
+    bool is_open;       /* counted as a connection from here on */
     struct timer timer; /* TCP and TLS together */
 };
 
 static void dial_free(struct dial *d)
 {
     timer_stop(&d->timer);
+    if (!d->is_open)
+        connections_failed(d->ep);
     endpoint_unref(&d->ep);
     free(d);
 }
@@ -43,6 +46,10 @@ static void dial_tell(struct dial *d, const struct dial_result *r)
             endpoint_worked(ep);
         else
             endpoint_failed(ep);
+    }
+    if (r->conn != NULL) {
+        d->is_open = true;
+        connections_open(ep, r->conn);
     }
     if (r->conn != NULL && ep->balance->conf.on_open != NULL)
         ep->balance->conf.on_open(ep->balance->conf.arg, ep, r->conn);
@@ -172,6 +179,7 @@ err_t dial_start(struct endpoint *ep, enum session_protocol session, dial_done_f
     if (d == NULL)
         return ERR_OF(NOMEM);
     endpoint_ref(ep);
+    connections_begin(ep);
     d->ep = ep;
     d->session = session;
     d->done = done;

@@ -14,6 +14,7 @@
 #include "kit/clock.h"
 #include "kit/log.h"
 #include "kit/random.h"
+#include "model/ring.h"
 #include "proxy/net/address.h"
 #include "proxy/net/conn.h"
 
@@ -32,12 +33,13 @@ static void on_timer(void *arg)
 static void endpoint_enter(struct endpoint *ep, enum endpoint_state next)
 {
     ep->state = next;
+    LIST_EACH (it, &ep->seats)
+        seat_refresh(CONTAINER_OF(it, struct seat, node));
     switch (next) {
     case ENDPOINT_READY:
         timer_stop(&ep->timer);
         ep->backoff_ms = 0;
-        balance_wake_later(ep->balance);
-        break;
+        break; /* its seats have woken who waits */
     case ENDPOINT_BACKOFF:
         ep->backoff_ms = ep->backoff_ms == 0 ? BALANCE_BACKOFF_MIN_MS : ep->backoff_ms * 2;
         if (ep->backoff_ms > BALANCE_BACKOFF_MAX_MS)
@@ -67,6 +69,7 @@ static struct endpoint *endpoint_make(struct balance *b, const struct endpoint_s
                                       bool is_meshed, const char *key, size_t key_n)
 {
     struct endpoint *ep = calloc(1, sizeof(*ep));
+    char ip[ADDRESS_TEXT];
 
     if (ep == NULL)
         return NULL;
@@ -89,6 +92,11 @@ static struct endpoint *endpoint_make(struct balance *b, const struct endpoint_s
     ep->state = ENDPOINT_READY;
     timer_init(&ep->timer, b->conf.base, on_timer, ep);
     list_init(&ep->tallies);
+    list_init(&ep->seats);
+    list_init(&ep->held);
+    list_init(&ep->starving);
+    address_print_ip(&spec->address, ip);
+    ep->hash_id = ring_id(slice_str(ip), ep->port);
     pool_init(ep);
     HASH_ADD_KEYPTR(hh, b->endpoints, ep->key, key_n, ep);
     return ep;
@@ -107,7 +115,6 @@ err_t endpoint_get(struct balance *b, const struct endpoint_spec *spec, struct e
         ep = endpoint_make(b, spec, is_meshed, key, key_n);
     if (ep == NULL)
         return ERR_OF(NOMEM);
-    ep->weight = spec->weight == 0 ? 10000 : spec->weight;
     if (!slice_to_cstr(spec->pod, ep->pod, sizeof(ep->pod)))
         ep->pod[0] = 0;
     ep->refs++;
@@ -135,6 +142,7 @@ void endpoint_check(struct endpoint *ep)
     timer_stop(&ep->timer);
     if (b->conf.on_endpoint_free != NULL)
         b->conf.on_endpoint_free(b->conf.arg, ep);
+    connections_forget(ep);
     HASH_DEL(b->endpoints, ep);
     free(ep->key);
     free(ep);
@@ -174,12 +182,16 @@ static double decay(double x)
 void endpoint_begin(struct endpoint *ep)
 {
     ep->inflight++;
+    LIST_EACH (it, &ep->seats)
+        CONTAINER_OF(it, struct seat, node)->backend->running++;
 }
 
 void endpoint_end(struct endpoint *ep)
 {
     BUG_ON(ep->inflight == 0);
     ep->inflight--;
+    LIST_EACH (it, &ep->seats)
+        CONTAINER_OF(it, struct seat, node)->backend->running--;
 }
 
 void endpoint_sample(struct endpoint *ep, uint64_t rtt_us)
@@ -197,14 +209,26 @@ void endpoint_sample(struct endpoint *ep, uint64_t rtt_us)
     ep->rtt_at_us = now;
 }
 
-double endpoint_load(struct endpoint *ep)
+void endpoint_penalise(struct endpoint *ep, uint64_t rtt_us)
+{
+    if ((double)rtt_us <= ep->rtt_us)
+        return;
+    ep->rtt_us = (double)rtt_us;
+    ep->rtt_at_us = clock_now_us();
+}
+
+double endpoint_rtt(const struct endpoint *ep)
 {
     double age = (double)(clock_now_us() - ep->rtt_at_us) / BALANCE_DECAY_US;
 
     /* Without samples the estimate fades, so that an endpoint that was slow once is tried
      * again. */
-    return ep->rtt_us * decay(age) * (double)(ep->inflight + 1) *
-           (10000.0 / (double)ep->weight);
+    return ep->rtt_us * decay(age);
+}
+
+double endpoint_load(const struct endpoint *ep)
+{
+    return endpoint_rtt(ep) * (double)(ep->inflight + 1);
 }
 
 /* ---- readiness ---- */
@@ -243,9 +267,9 @@ static void probe_start(struct endpoint *ep)
 {
     if (ep->state != ENDPOINT_BACKOFF)
         return;
-    if (ep->last_was_opaque) {
-        /* A connection made only to look would be seen by the application: the next user tries
-         * instead. */
+    if (ep->last_was_opaque || !endpoint_may_dial(ep)) {
+        /* A connection made only to look would be seen by the application, or take somebody's
+         * place: the next user tries instead. */
         uint32_t kept = ep->backoff_ms;
 
         endpoint_enter(ep, ENDPOINT_READY);

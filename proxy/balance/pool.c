@@ -15,9 +15,12 @@
 #include <stdlib.h>
 
 #define IDLE_LEARN_MIN_MS 100 /* closing sooner is a restart or an error, not a limit */
-#define IDLE_FORGET_MS    600000 /* a learned limit is tried again after this: it may have been changed */
-#define IDLE_ONCE_MS      500 /* oldest idle connection for what may not be sent twice */
-#define IDLE_UNSURE_MS    50  /* youngest one for it while it is not known that the server keeps connections at all */
+#define IDLE_FORGET_MS                                                                         \
+    600000 /* a learned limit is tried again after this: it may have been changed */
+#define IDLE_ONCE_MS 500 /* oldest idle connection for what may not be sent twice */
+#define IDLE_UNSURE_MS                                                                         \
+    50 /* youngest one for it while it is not known that the server keeps connections at all   \
+        */
 
 struct pool_dial { /* a dial on behalf of whoever waits */
     struct endpoint *ep;
@@ -150,6 +153,8 @@ static void on_back_ready(void *arg, struct http_back *back)
             http_back_retire(back, CLOSE_POOL_IDLE);
         else if (list_is_empty(&p->age))
             pooled_to_idle(p);
+        if (!list_is_empty(&ep->balance->starving))
+            connections_look(ep->balance);
     }
 }
 
@@ -161,9 +166,10 @@ static void on_back_retired(void *arg, struct http_back *back)
 
 static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
 
-/* The server closed an idle connection. One such end may be a restart; two after about the same time, the second
- * connection having become idle after the first end, are its limit: from now on none is used again shortly before that
- * age, so that its end and our next request do not cross. */
+/* The server closed an idle connection. One such end may be a restart; two after about the same
+ * time, the second connection having become idle after the first end, are its limit: from now
+ * on none is used again shortly before that age, so that its end and our next request do not
+ * cross. */
 static void learn_idle_limit(struct endpoint *ep, uint64_t since_ms)
 {
     uint64_t now = clock_now_ms(), age = now - since_ms;
@@ -297,23 +303,53 @@ static void pool_dial_more(struct endpoint *ep, enum pool_kind kind)
 {
     if (ep->n_waiting[kind] == 0)
         return;
-    if (kind == POOL_HTTP1) {
-        if (ep->n_dialing[kind] < ep->n_waiting[kind])
-            (void)pool_dial(
-                ep, kind); /* out of memory: the waiting ones have their own limit of time */
-    } else if (ep->n_dialing[kind] == 0 && ep->n_mux < BALANCE_MUX_MAX) {
-        (void)pool_dial(ep, kind);
+    if (kind == POOL_HTTP1 ? ep->n_dialing[kind] >= ep->n_waiting[kind]
+                           : ep->n_dialing[kind] > 0 || ep->n_mux >= BALANCE_MUX_MAX)
+        return;
+    if (!endpoint_may_dial(ep))
+        endpoint_starves(ep);
+    else
+        (void)pool_dial(ep, kind); /* no memory: who waits has a limit of time */
+}
+
+void pool_feed(struct endpoint *ep)
+{
+    endpoint_ref(ep);
+    for (unsigned k = 0; k < POOL_KINDS; k++) {
+        unsigned before;
+
+        do {
+            before = ep->n_dialing[k];
+            pool_dial_more(ep, k);
+        } while (ep->n_dialing[k] > before);
     }
+    endpoint_unref(&ep);
+}
+
+bool pool_reclaim(struct backend *be)
+{
+    LIST_EACH (it, &be->balance->idle_by_age) {
+        struct pooled *p = CONTAINER_OF(it, struct pooled, age);
+
+        if (seat_of(be, p->ep) == NULL)
+            continue;
+        pooled_to_retired(p);
+        http_back_retire(p->back, CLOSE_POOL_IDLE);
+        return true;
+    }
+    return false;
 }
 
 /* ---- lending ---- */
 
-/* An idle connection for a request that may not be sent twice, or NULL: only one whose server surely keeps it still. Keep-
- * alive limits begin at a second or so, and a new connection costs less than an error. Before a server was seen to keep
- * connections the oldest is taken, which it has had time to end. */
+/* An idle connection for a request that may not be sent twice, or NULL: only one whose server
+ * surely keeps it still. Keep- alive limits begin at a second or so, and a new connection costs
+ * less than an error. Before a server was seen to keep connections the oldest is taken, which
+ * it has had time to end. */
 static struct pooled *idle_for_once(struct endpoint *ep, uint64_t now)
 {
-    struct pooled *p = CONTAINER_OF(ep->keeps_alive ? ep->idle.next : ep->idle.prev, struct pooled, node);
+    struct pooled *p =
+        CONTAINER_OF(ep->keeps_alive ? ep->idle.next : ep->idle.prev, struct pooled, node);
     uint64_t age = now - p->idle_since_ms;
 
     if (age > IDLE_ONCE_MS) {
@@ -384,7 +420,8 @@ enum step endpoint_lend(struct endpoint *ep, enum pool_kind kind, struct lend *l
     list_push(&ep->waiting[kind], &l->node);
     ep->n_waiting[kind]++;
     pool_dial_more(ep, kind);
-    if (ep->n_dialing[kind] == 0 && (kind == POOL_HTTP1 || list_is_empty(&ep->mux))) {
+    if (ep->n_dialing[kind] == 0 && list_is_empty(&ep->starving) &&
+        (kind == POOL_HTTP1 || list_is_empty(&ep->mux))) {
         lend_cancel(l);
         return STEP_FAILED;
     }

@@ -116,18 +116,6 @@ static void test_peak_counts_at_once_and_fades(void **state)
     backend_unref(&be);
 }
 
-static void test_weight_divides_load(void **state)
-{
-    struct backend *be = make(2, 1);
-
-    (void)state;
-    clock_test_freeze(1000, 1000);
-    be->set[0]->rtt_at_us = be->set[1]->rtt_at_us = clock_now_us();
-    be->set[0]->weight = 20000;
-    assert_true(endpoint_load(be->set[0]) < endpoint_load(be->set[1]) * 0.6);
-    backend_unref(&be);
-}
-
 /* ---- choice ---- */
 
 static void test_slow_endpoint_gets_less(void **state)
@@ -357,7 +345,7 @@ static bool is_let_go(void) /* the socket may linger for the peer's end */
 
 static void test_lend_idle_and_expiry(void **state)
 {
-    struct endpoint_spec spec = {.weight = 10000};
+    struct endpoint_spec spec = {.is_inbound = false};
     struct lend l = {.done = on_lent};
     struct endpoint *ep;
     struct http_back *back;
@@ -377,7 +365,7 @@ static void test_lend_idle_and_expiry(void **state)
 
 static void test_lend_fails_and_backs_off(void **state)
 {
-    struct endpoint_spec spec = {.weight = 10000};
+    struct endpoint_spec spec = {.is_inbound = false};
     struct lend l = {.done = on_lent}, m = {.done = on_lent};
     struct endpoint *ep;
     struct http_back *back;
@@ -404,7 +392,7 @@ static bool is_ready(void)
 /* An endpoint that failed is found again by itself, without a request. */
 static void test_probe_brings_it_back(void **state)
 {
-    struct endpoint_spec spec = {.weight = 10000};
+    struct endpoint_spec spec = {.is_inbound = false};
     int fd = listen_on(&spec.address);
 
     (void)state;
@@ -423,7 +411,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_peak_counts_at_once_and_fades),
-        T(test_weight_divides_load),
         T(test_slow_endpoint_gets_less),
         T(test_in_flight_evens_out),
         T(test_not_ready_is_not_chosen),
