@@ -137,7 +137,9 @@ void worker_limits(const struct worker *w, struct http_limits *out)
                                 .line_max = (uint32_t)w->settings->line_max,
                                 .field_max = (uint32_t)w->settings->field_max,
                                 .header_timeout_ms = w->settings->header_timeout,
-                                .streams_max = STREAMS_MAX};
+                                .streams_max = STREAMS_MAX,
+                                .stall_ms = w->settings->stall_timeout,
+                                .body_rate_min = w->settings->body_rate_min};
 }
 
 /* ---- counted connections ---- */

@@ -102,6 +102,9 @@ struct http_limits {
     uint32_t line_max, field_max; /* bytes of a start line, of a field; 0: HTTP_LINE_MAX, HTTP_FIELD_MAX */
     uint64_t header_timeout_ms;
     uint32_t streams_max; /* HTTP/2 concurrent streams */
+    /* HTTP/2, 0: no limit. The connection ends when its peer's windows let no byte of what waits go for stall_ms; a request
+     * whose content-length says that content is to come is cut when it brings fewer bytes a second, over 5 s. */
+    uint64_t stall_ms, body_rate_min;
 };
 
 /* What proxies of the mesh add to a head between themselves does not count: an application's head that one side takes

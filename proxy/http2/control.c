@@ -41,6 +41,8 @@ static void on_initial_window(struct h2_session *x, uint32_t value)
 
     if (by == 0)
         return;
+    if (x->peer.has_come && !h2_obey(x, flood_spend(&x->flood, FLOOD_INITIAL_WINDOW, clock_now_ms())))
+        return; /* H2-18 */
     x->peer.window = value;
     LIST_EACH (node, &x->streams) {
         struct h2_stream *st = CONTAINER_OF(node, struct h2_stream, node);

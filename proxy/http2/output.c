@@ -127,6 +127,7 @@ static size_t write_data(struct h2_stream *st, slice_t bytes, bool is_end)
     commit(x, H2_FRAME_HEADER + n);
     x->out_window -= (int64_t)n;
     st->out.window -= (int64_t)n;
+    x->out_sent += n;
     x->flood.data_sent++;
     x->flood.payload_bytes += n;
     st->out.unreported += n;
@@ -209,7 +210,9 @@ void h2_send_content(struct h2_stream *st, slice_t bytes, bool is_end)
     if (buf_len(&st->out.bytes) == 0)
         bytes = send_directly(st, bytes, st->out.is_ended && !has_trailers);
     if (bytes.n > 0) {
+        st->of->waiting.bytes += bytes.n;
         if (buf_add_slice(&st->out.bytes, bytes) != OK) {
+            st->of->waiting.bytes -= bytes.n;
             h2_stream_give_up(st);
             return;
         }
@@ -227,6 +230,12 @@ void h2_want_send(struct h2_stream *st)
     }
 }
 
+void h2_drop_waiting(struct h2_stream *st, size_t n)
+{
+    buf_consume(&st->out.bytes, n);
+    st->of->waiting.bytes -= n;
+}
+
 /* One frame of one stream. False: the conn takes nothing any more. */
 static bool pump_one(struct h2_stream *st)
 {
@@ -235,7 +244,7 @@ static bool pump_one(struct h2_stream *st)
 
     if (n == 0)
         return false;
-    buf_consume(&st->out.bytes, n);
+    h2_drop_waiting(st, n);
     if (buf_len(&st->out.bytes) > 0)
         h2_want_send(st); /* to the end of the row */
     else if (st->out.is_ended)

@@ -61,6 +61,7 @@ static void begin_content(struct h2_session *x)
         h2_stream_break(st, REFUSED_BODY, wrong);
         return;
     }
+    st->in.seen += x->data.left;
     if (st->in.expected > 0)
         st->in.expected -= x->data.left;
     if (st->is_held)
@@ -92,6 +93,8 @@ static void begin_data(struct h2_session *x, const struct h2_frame *f)
     x->data.pad_left = 0;
     x->data.is_end = h2_frame_has(f, H2_FLAG_END_STREAM);
     x->data.wants_pad = h2_frame_has(f, H2_FLAG_PADDED);
+    if (f->length < H2_SMALL_FRAME)
+        x->small_in_turn += H2_SMALL_FRAME - f->length;
     if (st != NULL) {
         st->in.window -= f->length;
         if (st->in.window < 0)
@@ -153,11 +156,14 @@ static void take_data(struct h2_session *x, slice_t *in)
 
 /* ---- frames ---- */
 
-/* More requests in one turn than can run at once, twice over: the rest is looked at in the next (H2-16). */
+/* More requests in one turn than can run at once, twice over (H2-16), or more small DATA frames than others should wait
+ * for (H2-10, H2-11): the rest is looked at in the next turn. */
 static bool must_wait(struct h2_session *x, const struct h2_frame *f)
 {
-    if (!x->is_server || f->type != H2_HEADERS || f->id <= x->last_id ||
-        x->new_in_turn < 2 * x->limits.streams_max)
+    bool is_new = f->type == H2_HEADERS && x->is_server && f->id > x->last_id;
+
+    if (!(is_new && x->new_in_turn >= 2 * x->limits.streams_max) &&
+        !(f->type == H2_DATA && x->small_in_turn >= H2_SMALL_TURN))
         return false;
     x->is_held_up = true;
     conn_pause(x->conn, PAUSE_OWNER);

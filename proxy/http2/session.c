@@ -133,7 +133,7 @@ static void on_turn(struct conn *c)
     struct h2_session *x = h2_session_from(conn_owner(c));
 
     x->turn++;
-    x->new_in_turn = 0;
+    x->new_in_turn = x->small_in_turn = 0;
     if (x->is_held_up)
         h2_take_held_up(x);
     h2_stream_fail_doomed(x);
@@ -249,6 +249,8 @@ static void on_tick(void *arg)
         h2_terminate(x, H2_SETTINGS_TIMEOUT, CLOSE_HEAD_TIMEOUT);
     else if (x->leaving == H2_NOTICE && now - x->notice_ms >= NOTICE_MS)
         h2_leave(x);
+    else if (!x->is_terminating)
+        h2_look_for_stalls(x, now);
     if (x->running == 0) {
         h2_stream_free_spares(x);
         hpack_decoder_release(&x->decoder);
@@ -308,6 +310,8 @@ err_t h2_session_start(struct h2_session *x, struct conn *c)
     x->tick_ms = tick_for(x->limits.header_timeout_ms);
     if (!x->is_server && tick_for(x->ping_wait_ms) < x->tick_ms)
         x->tick_ms = tick_for(x->ping_wait_ms);
+    if (x->limits.stall_ms != 0 && tick_for(x->limits.stall_ms) < x->tick_ms)
+        x->tick_ms = tick_for(x->limits.stall_ms);
     x->window.left = x->window.size = H2_CONN_WINDOW;
     x->window.stream_size = STREAM_WINDOW;
     x->out_window = x->peer.window = H2_WINDOW_DEFAULT;

@@ -31,6 +31,8 @@
 #define H2_SLOTS        128 /* of the table of streams by id; a power of two */
 #define H2_OUT_MAX      (1024 * 1024) /* bytes of heads and control frames that wait for a peer that does not read */
 #define H2_CONTROL_MAX  1000          /* such control frames */
+#define H2_SMALL_FRAME       256 /* what a DATA frame costs us at least, in bytes of content */
+#define H2_SMALL_TURN        (64 * 1024) /* that much beyond its content may be spent in a turn */
 #define H2_CONTINUATIONS_MAX 8        /* of one block */
 #define H2_TRAILERS_MAX      256
 
@@ -82,6 +84,8 @@ struct h2_stream {
         size_t outstanding; /* content without credit */
         int64_t window;     /* what the peer may still send */
         uint32_t owed;      /* credit that it has not been told of */
+        uint64_t seen;      /* content that has come */
+        uint64_t rate_ms, rate_seen; /* when it was last looked at, and what it was then */
     } in;
 
     struct {                 /* what we send */
@@ -116,7 +120,7 @@ struct h2_session {
     bool is_terminating; /* GOAWAY with an error is written; input is dropped, h2_on_turn closes */
     bool has_said_bye;   /* client: the last GOAWAY is written */
     bool is_watching;    /* the tick is armed */
-    bool is_held_up;     /* PAUSE_OWNER is set until the next turn: too many new streams in this one */
+    bool is_held_up;     /* PAUSE_OWNER is set until the next turn: too much of one kind in this one */
     struct conn *conn;
     struct http_limits limits;
     struct flood flood;
@@ -165,6 +169,13 @@ struct h2_session {
     } window;
     int64_t out_window; /* what the peer lets us send, over all streams */
 
+    struct { /* content that waits in streams, and whether the peer lets any of it go */
+        size_t bytes;
+        uint64_t since_ms; /* when it was first seen to be shut in; 0: it is not */
+        uint64_t sent;     /* out_sent at that time */
+    } waiting;
+    uint64_t out_sent; /* content that became frames */
+
     struct { /* the peer's SETTINGS */
         bool has_come;
         uint32_t streams_max, window;
@@ -178,6 +189,7 @@ struct h2_session {
     uint32_t last_id;          /* server: highest the peer has used; client: highest we have */
     uint8_t recent[H2_RECENT]; /* enum h2_recent, by id / 2 */
     unsigned new_in_turn;      /* streams that the peer has opened */
+    uint32_t small_in_turn;    /* what its small DATA frames cost beyond their content */
 
     uint64_t started_ms, last_in_ms, ping_sent_ms; /* ping_sent_ms 0: none is out */
     enum {
@@ -241,6 +253,8 @@ void h2_stream_end_local(struct h2_stream *st);
 void h2_stream_end_remote(struct h2_stream *st);
 /* The peer broke the rules on it: RST_STREAM, and the exchange is told. */
 void h2_stream_break(struct h2_stream *st, enum refusal why, enum h2_error code);
+/* Its content comes too slowly. */
+void h2_stream_cut_slow(struct h2_stream *st);
 void h2_stream_on_reset(struct h2_stream *st, uint32_t code); /* RST_STREAM came */
 void h2_stream_doom(struct h2_stream *st, enum stream_error error); /* fails from the loop */
 /* What should be sent cannot be: RST_STREAM now, the exchange is told from the loop. */
@@ -250,7 +264,10 @@ void h2_stream_report_sent(struct h2_session *x);
 
 /* receive.c */
 size_t h2_on_bytes(struct conn *c, slice_t bytes);
-void h2_take_held_up(struct h2_session *x); /* a new turn: goes on where new streams were too many */
+void h2_take_held_up(struct h2_session *x); /* a new turn: goes on where there was too much of something */
+
+/* stall.c: who holds us up. Looked at with every tick; may end streams and the connection. */
+void h2_look_for_stalls(struct h2_session *x, uint64_t now_ms);
 
 /* control.c */
 void h2_on_control(struct h2_session *x, const struct h2_frame *f, slice_t payload);
@@ -272,6 +289,8 @@ bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, si
 void h2_send_content(struct h2_stream *st, slice_t bytes, bool is_end);
 /* Lets waiting content out, in turns, until the conn is full or nothing may go. */
 void h2_pump(struct h2_session *x);
+/* n bytes of content wait no more. */
+void h2_drop_waiting(struct h2_stream *st, size_t n);
 /* The stream can go on: its window was opened, or its end was said. */
 void h2_want_send(struct h2_stream *st);
 /* Content that has gone on its way: room in the windows. */

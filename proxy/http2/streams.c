@@ -171,6 +171,7 @@ void h2_stream_let_go(struct h2_stream *st)
     list_del(&st->doom_node);
     x->running--;
     x->back.running = x->running;
+    h2_drop_waiting(st, buf_len(&st->out.bytes));
     forget(st);
     if (!x->is_gone && x->spare_bytes + footprint(st) <= SPARES_MAX) {
         list_push_front(&x->spare, &st->node);
@@ -261,7 +262,7 @@ void h2_stream_fail_doomed(struct h2_session *x)
 /* RST_STREAM from us; what waited is dropped. */
 static void cut(struct h2_stream *st, uint32_t code)
 {
-    buf_consume(&st->out.bytes, buf_len(&st->out.bytes));
+    h2_drop_waiting(st, buf_len(&st->out.bytes));
     h2_write_u32(st->of, H2_RST_STREAM, st->id, code);
     h2_stream_enter(st, H2_CLOSED);
 }
@@ -336,6 +337,12 @@ void h2_stream_break(struct h2_stream *st, enum refusal why, enum h2_error code)
         h2_stream_let_go(st);
 }
 
+void h2_stream_cut_slow(struct h2_stream *st)
+{
+    cut(st, H2_ENHANCE_YOUR_CALM);
+    h2_stream_fail(st, STREAM_TOO_LATE, H2_ENHANCE_YOUR_CALM, NULL, "the request's content comes too slowly");
+}
+
 /* What an RST_STREAM of the peer means. */
 static enum stream_error meaning_of(uint32_t code)
 {
@@ -365,7 +372,7 @@ void h2_stream_on_reset(struct h2_stream *st, uint32_t code)
         /* The answer is complete and the server wants no more of the request (RFC 9113 8.1). */
         st->out.is_dead = true;
         st->out.unreported += buf_len(&st->out.bytes);
-        buf_consume(&st->out.bytes, buf_len(&st->out.bytes));
+        h2_drop_waiting(st, buf_len(&st->out.bytes));
         if (st->out.unreported > 0 && list_is_empty(&st->sent_node))
             list_push(&x->sent, &st->sent_node);
         h2_dirty(x);

@@ -122,6 +122,7 @@ static enum refusal take_status(struct head *h, slice_t v)
 
 static enum refusal take_pseudo(struct h2_stream *st, enum h2_pseudo what, const struct hpack_field *f)
 {
+    size_t line_max = st->of->limits.line_max;
     struct head *h = st->in.head;
     slice_t *to = NULL;
 
@@ -138,6 +139,8 @@ static enum refusal take_pseudo(struct h2_stream *st, enum h2_pseudo what, const
         to = &h->scheme;
         break;
     case H2_PATH:
+        if (f->value.n > (line_max != 0 ? line_max : HTTP_LINE_MAX))
+            return REFUSED_LINE_SIZE;
         to = &h->path;
         break;
     case H2_AUTHORITY:
@@ -210,6 +213,8 @@ enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f)
     st->in.bytes += f->name.n + f->value.n + HPACK_OVERHEAD;
     if (st->in.bytes > limits->head_max)
         return REFUSED_HEAD_SIZE;
+    if (f->name.n + f->value.n > (limits->field_max != 0 ? limits->field_max : HTTP_FIELD_MAX))
+        return REFUSED_FIELD_SIZE;
     if ((note & NOTE_BAD) != 0)
         return REFUSED_FIELD;
     if ((note & NOTE_PSEUDO) != 0)

@@ -44,6 +44,8 @@ SETTING_MS   (outbound_connect_timeout,"WEFT_OUTBOUND_CONNECT_TIMEOUT","1s","lon
 SETTING_MS   (inbound_connect_timeout,"WEFT_INBOUND_CONNECT_TIMEOUT","300ms","longest time to connect to the application")
 SETTING_MS   (handshake_timeout,"WEFT_HANDSHAKE_TIMEOUT","10s",     "longest TLS handshake")
 SETTING_MS   (header_timeout, "WEFT_HEADER_TIMEOUT", "10s",         "longest time from the first byte of a request head to its end")
+SETTING_MS   (stall_timeout,  "WEFT_STALL_TIMEOUT",  "10s",         "close an HTTP/2 connection whose peer keeps its windows shut for so long while something waits for them; 0: never")
+SETTING_U32  (body_rate_min,  "WEFT_BODY_RATE_MIN",  "240",         "cut an HTTP/2 request whose announced content comes with fewer bytes a second than this, over 5 s; 0: never")
 SETTING_MS   (idle_timeout,   "WEFT_IDLE_TIMEOUT",   "0",           "close an application's connection on which nothing happened for so long; 0: never")
 SETTING_MS   (pool_idle_timeout,"WEFT_POOL_IDLE_TIMEOUT","3s",      "how long an unused HTTP/1 connection to an application is kept")
 SETTING_MS   (failfast_timeout,"WEFT_FAILFAST_TIMEOUT","3s",        "how long a request waits for an endpoint before it is answered 503/504")

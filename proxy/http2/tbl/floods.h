@@ -5,6 +5,7 @@
 FLOOD(EARLY_RESET,     100,   2, "streams reset within a second and before an answer, or refused; an answered stream gives one back")
 FLOOD(RESET,          1000,  33, "all resets by the peer")
 FLOOD(SETTINGS,         50,   1, "SETTINGS frames that are not acknowledgements")
+FLOOD(INITIAL_WINDOW,   20,   1, "changes of SETTINGS_INITIAL_WINDOW_SIZE: each moves every stream's window")
 FLOOD(PING,            100,   2, "PING frames that are not acknowledgements")
 FLOOD(PRIORITY,        100,   2, "PRIORITY frames; they have no other effect")
 FLOOD(EMPTY_DATA,      100,   1, "DATA frames without content that do not end a stream")

@@ -1,6 +1,8 @@
 /* The HTTP/2 server codec against hand-made frames: bad input of hardening.md 2.2 and appendix B. */
 #include "tests/unit/proxy/http/rig.h"
 
+#include "proxy/http2/session.h"
+
 #include <nghttp2/nghttp2.h>
 
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -353,7 +355,7 @@ static void frames_on_closed_streams(void **state)
     done(&p);
 }
 
-static void library_errors_close_with_a_reason(void **state)
+static void connection_errors_close_with_a_reason(void **state)
 {
     static const uint8_t zero[4] = {0};
     struct peer p;
@@ -536,7 +538,7 @@ static void a_slow_block_times_out(void **state)
     rig_done(&p.r);
 }
 
-enum flood_case { RAPID_RESET, PINGS, SETTINGS, PRIORITIES, EMPTY, UPDATES, UNKNOWN, GOAWAYS, INVALID, FLOOD_CASES };
+enum flood_case { RAPID_RESET, PINGS, SETTINGS, PRIORITIES, EMPTY, UPDATES, UNKNOWN, GOAWAYS, INVALID, WINDOW_CHANGES, FLOOD_CASES };
 
 static void flood_step(struct peer *p, enum flood_case c, uint32_t i)
 {
@@ -573,6 +575,14 @@ static void flood_step(struct peer *p, enum flood_case c, uint32_t i)
     case INVALID:
         say_headers(p, 3 + 2 * i, true, invalid);
         break;
+    case WINDOW_CHANGES: { /* many in a frame (H2-18) */
+        uint8_t set[30 * 6];
+
+        for (int k = 0; k < 30; k++)
+            memcpy(set + 6 * k, k % 2 == 0 ? "\0\4\0\0\1\0" : "\0\4\0\0\2\0", 6);
+        say_frame(p, 4, 0, 0, set, sizeof(set));
+        break;
+    }
     case FLOOD_CASES:
         break;
     }
@@ -581,7 +591,8 @@ static void flood_step(struct peer *p, enum flood_case c, uint32_t i)
 static void floods_are_ended(void **state)
 {
     static const char *const names[] = {"rapid reset", "pings", "settings", "priorities", "empty data",
-                                        "window updates", "unknown frames", "goaways", "invalid heads"};
+                                        "window updates", "unknown frames", "goaways", "invalid heads",
+                                        "window changes"};
 
     (void)state;
     for (int c = 0; c < FLOOD_CASES; c++) {
@@ -604,13 +615,71 @@ static void floods_are_ended(void **state)
     }
 }
 
+/* H2-10, H2-16: what is too much for one turn is looked at in the next, and nothing is lost. */
+static void much_at_once_takes_turns(void **state)
+{
+    struct http_limits limits = rig_limits();
+    struct peer p;
+
+    (void)state;
+    limits.streams_max = 4;
+    start_with(&p, limits);
+    p.r.on_done = rig_ok;
+    rig_run(&p.r);
+    for (uint32_t i = 0; i < 60; i++)
+        say_headers(&p, 1 + 2 * i, true, get);
+    rig_run(&p.r);
+    assert_int_equal(p.r.begun, 60);
+    say_headers(&p, 201, false, post);
+    for (uint32_t i = 0; i < 2000; i++)
+        say_frame(&p, 0, i == 1999, 201, "x", 1);
+    rig_run(&p.r);
+    assert_int_equal(buf_len(&p.r.body), 2000);
+    assert_true(p.r.is_ended);
+    assert_false(p.r.is_closed);
+    done(&p);
+}
+
+static void settings_are_bounded(void **state)
+{
+    static uint8_t many[33 * 6];
+    struct peer p;
+
+    (void)state;
+    start(&p);
+    say_frame(&p, 4, 0, 0, many, sizeof(many) - 6);
+    rig_run(&p.r);
+    assert_false(p.r.is_closed);
+    say_frame(&p, 4, 0, 0, many, sizeof(many));
+    expect_goaway(&p, NGHTTP2_ENHANCE_YOUR_CALM, CLOSE_FLOOD, "33 settings");
+    done(&p);
+}
+
+/* What we have to say to a peer that does not read is bounded (H2-04, H2-05). */
+static void a_peer_that_does_not_read(void **state)
+{
+    static const uint8_t ping[8] = {0};
+    struct peer p;
+    unsigned i = 0;
+
+    (void)state;
+    start(&p);
+    rig_run(&p.r);
+    for (; i < 3000 && !p.r.is_closed; i++)
+        h2_write_control(h2_session_from(conn_owner(p.r.c)), 6, 1, 0, ping, 8);
+    rig_run(&p.r);
+    assert_true(p.r.is_closed);
+    assert_int_equal(p.r.close_reason, CLOSE_FLOOD);
+    done(&p);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_heads),
         cmocka_unit_test(cookie_crumbs_are_joined),
         cmocka_unit_test(frames_on_closed_streams),
-        cmocka_unit_test(library_errors_close_with_a_reason),
+        cmocka_unit_test(connection_errors_close_with_a_reason),
         cmocka_unit_test(content_must_be_as_long_as_said),
         cmocka_unit_test(trailers_are_the_end),
         cmocka_unit_test(too_many_streams_are_refused),
@@ -618,6 +687,9 @@ int main(void)
         cmocka_unit_test(continuation_floods_are_stopped),
         cmocka_unit_test(a_slow_block_times_out),
         cmocka_unit_test(floods_are_ended),
+        cmocka_unit_test(much_at_once_takes_turns),
+        cmocka_unit_test(settings_are_bounded),
+        cmocka_unit_test(a_peer_that_does_not_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
