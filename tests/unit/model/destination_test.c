@@ -30,6 +30,7 @@ static void lookup(void *arg, slice_t namespace, slice_t name, uint16_t port,
     (void)namespace;
     w->lookups++;
     out->exists = !slice_is_str(name, "gone") && port != 999;
+    out->service = slice_is_str(name, "web") ? &w->all[0]->service : NULL;
     out->protocol = PROTOCOL_HTTP2;
     out->endpoints = &w->endpoint;
     out->n_endpoints = 1;
@@ -55,6 +56,17 @@ static void read_world(struct world *w, const char *yaml)
     manifest_free(&m);
 }
 
+static const struct fault_injection *find_fault(void *arg, slice_t namespace, slice_t name)
+{
+    struct world *w = arg;
+
+    for (size_t i = 0; i < w->n; i++)
+        if (w->all[i]->kind == RESOURCE_FAULT_INJECTION && slice_is(w->all[i]->name, name) &&
+            slice_is(w->all[i]->namespace, namespace))
+            return &w->all[i]->fault;
+    return NULL;
+}
+
 static void free_world(struct world *w)
 {
     for (size_t i = 0; i < w->n; i++)
@@ -71,6 +83,7 @@ static void build(struct world *w, const char *client, struct arena *arena,
                                    .client_namespace = slice_str(client),
                                    .routes = w->routes,
                                    .n_routes = w->n_routes,
+                                   .fault = find_fault,
                                    .lookup = lookup,
                                    .arg = w};
     struct route_table *t = NULL;
@@ -301,13 +314,143 @@ static void test_too_much(void **state)
     free_world(&w);
 }
 
+#define KIND(version, kind, name, ns, spec)                                                    \
+    "---\napiVersion: " version "\nkind: " kind "\nmetadata: {name: " name ", namespace: " ns  \
+    "}\nspec: {" spec "}\n"
+#define GATEWAY(kind, name, ns, spec)                                                          \
+    KIND("gateway.networking.k8s.io/v1alpha2", kind, name, ns,                                 \
+         "parentRefs: [{kind: Service, name: web, namespace: prod}], " spec)
+#define PROFILE(ns, spec)                                                                      \
+    KIND("linkerd.io/v1alpha2", "ServiceProfile", "web.prod.svc.cluster.local", ns, spec)
+
+static void test_profiles(void **state)
+{
+    struct world w;
+    struct wire_destination d;
+    struct arena arena;
+
+    (void)state;
+    read_world(
+        &w,
+        SERVICE("timeout.linkerd.io/request: 5s, retry.linkerd.io/http: 5xx")
+            ROUTE("r", "prod", "", "{}") PROFILE(
+                "prod",
+                "routes: [{name: a, condition: {method: GET}, isRetryable: true}, {name: b, "
+                "condition: {pathRegex: /b}, timeout: 1s}], retryBudget: {retryRatio: 0.1}")
+                PROFILE("shop", "dstOverrides: [{authority: v2.prod, weight: 1}, {authority: "
+                                "'v3.prod.svc.cluster.local:9', weight: 3}]"));
+    build(&w, "prod", &arena, &d);
+    assert_true(d.in_order);
+    assert_int_equal(d.n_rules, 3);
+    assert_true(d.rules[0].retries_failures && d.rules[0].has_retry);
+    assert_int_equal(d.rules[0].retry[0].budget_permille, 100);
+    assert_int_equal(d.rules[1].request_ms, 1000);
+    assert_false(d.rules[1].has_retry);
+    assert_int_equal(d.rules[2].n_matches, 0);
+    assert_int_equal(d.rules[2].request_ms, 0); /* the service's timeouts are not looked at */
+    assert_int_equal(d.n_tcp_rules, 0);
+    arena_done(&arena);
+    build(&w, "shop", &arena, &d); /* the consumer's profile: overrides for everything */
+    assert_int_equal(d.n_rules, 1);
+    assert_int_equal(d.rules[0].n_backends, 2);
+    assert_int_equal(d.backends[d.rules[0].backends[0].backend].port, 80);
+    assert_int_equal(d.backends[d.rules[0].backends[1].backend].port, 9);
+    assert_int_equal(d.rules[0].backends[1].weight, 3000);
+    assert_int_equal(d.n_tcp_rules, 1);
+    assert_int_equal(d.tls_rules[0].n_backends, 2);
+    arena_done(&arena);
+    free_world(&w);
+    read_world(&w,
+               SERVICE("") ROUTE("r", "prod", "", "{}") PROFILE("prod", "opaquePorts: ['80']"));
+    build(&w, "prod", &arena, &d); /* without routes it only names ports */
+    assert_false(d.in_order);
+    assert_true(slice_is_str(d.rules[0].route, "HTTPRoute/prod/r"));
+    assert_int_equal(d.protocol, PROTOCOL_OPAQUE);
+    arena_done(&arena);
+    free_world(&w);
+}
+
+static void test_kinds_of_routes(void **state)
+{
+    struct world w;
+    struct wire_destination d;
+    struct arena arena;
+
+    (void)state;
+    read_world(&w, SERVICE("") ROUTE("h", "prod", "", "{}")
+                       GATEWAY("GRPCRoute", "g", "prod", "rules: [{}]") GATEWAY(
+                           "TLSRoute", "t", "prod",
+                           "hostnames: [a.b], rules: [{backendRefs: [{name: v2, port: 1}]}]")
+                           GATEWAY("TCPRoute", "young", "prod",
+                                   "rules: [{backendRefs: [{name: v2, port: 2}]}]")
+                               GATEWAY("TCPRoute", "old", "prod",
+                                       "rules: [{backendRefs: [{name: v2, port: 3}]}]"));
+    build(&w, "prod", &arena, &d);
+    assert_int_equal(d.n_rules, 1);
+    assert_true(slice_is_str(d.rules[0].route, "GRPCRoute/prod/g"));
+    assert_int_equal(d.n_tls_rules, 1);
+    assert_true(slice_is_str(d.tls_rules[0].hosts[0].host, "a.b"));
+    assert_int_equal(d.n_tcp_rules, 1);
+    assert_true(slice_is_str(d.tcp_rules[0].route, "TCPRoute/prod/old"));
+    assert_int_equal(d.backends[d.tcp_rules[0].backends[0].backend].port, 3);
+    arena_done(&arena);
+    free_world(&w);
+}
+
+static void test_balancing_and_filters(void **state)
+{
+    struct world w;
+    struct wire_destination d;
+    struct arena arena;
+
+    (void)state;
+    read_world(
+        &w,
+        SERVICE("balancer.weft.io/algorithm: round-robin, balancer.linkerd.io/failure-accrual: "
+                "consecutive, "
+                "limit.weft.io/max-connections: '7', limit.weft.io/max-waiting: '8', "
+                "timeout.weft.io/response-headers: 2s")
+            ROUTE("r", "prod", "mirror.weft.io/max-running: '5'",
+                  "{backendRefs: [{name: v2, port: 1}], filters: [{type: ExtensionRef, "
+                  "extensionRef: {group: weft.io, "
+                  "kind: HTTPFaultInjection, name: f}}, {type: RequestMirror, requestMirror: "
+                  "{backendRef: {name: v3, "
+                  "port: 9}, percent: 25}}, {type: ExtensionRef, extensionRef: {group: "
+                  "weft.io, kind: "
+                  "HTTPFaultInjection, name: none}}]}")
+                KIND("weft.io/v1", "HTTPFaultInjection", "f", "prod",
+                     "delay: {duration: 1s, percent: 50}, abort: {grpcStatus: UNAVAILABLE}"));
+    build(&w, "prod", &arena, &d);
+    assert_int_equal(d.backends[0].n_balancing, 1);
+    assert_int_equal(d.backends[0].balancing[0].kind, BALANCING_ROUND_ROBIN);
+    assert_int_equal(d.backends[0].breaker[0].consecutive, 7);
+    assert_int_equal(d.backends[0].breaker[0].max_ejected_permille, 1000);
+    assert_int_equal(d.backends[0].connections_max, 7);
+    assert_int_equal(d.backends[0].waiting_max, 8);
+    assert_int_equal(d.backends[d.rules[0].backends[0].backend].n_balancing,
+                     0); /* another service */
+    assert_int_equal(d.rules[0].head_ms, 2000);
+    assert_int_equal(d.rules[0].n_filters, 3);
+    assert_int_equal(d.rules[0].filters[0].kind, ROUTE_FILTER_DELAY);
+    assert_int_equal(d.rules[0].filters[0].share_ppm, 500000);
+    assert_int_equal(d.rules[0].filters[1].kind, ROUTE_FILTER_FAIL);
+    assert_int_equal(d.rules[0].filters[1].grpc_status, 14);
+    assert_int_equal(d.rules[0].filters[2].kind, ROUTE_FILTER_MIRROR);
+    assert_int_equal(d.rules[0].filters[2].share_ppm, 250000);
+    assert_int_equal(d.rules[0].filters[2].running_max, 5);
+    assert_true(slice_is_str(d.backends[d.rules[0].filters[2].backend].name, "v3"));
+    arena_done(&arena);
+    free_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_routes),       cmocka_unit_test(test_order_and_backends),
-        cmocka_unit_test(test_consumer_routes), cmocka_unit_test(test_inheritance),
-        cmocka_unit_test(test_attachment),      cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_no_routes),          cmocka_unit_test(test_profiles),
+        cmocka_unit_test(test_kinds_of_routes),    cmocka_unit_test(test_balancing_and_filters),
+        cmocka_unit_test(test_order_and_backends), cmocka_unit_test(test_consumer_routes),
+        cmocka_unit_test(test_inheritance),        cmocka_unit_test(test_attachment),
+        cmocka_unit_test(test_addresses),          cmocka_unit_test(test_too_much),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

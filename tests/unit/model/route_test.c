@@ -364,12 +364,136 @@ static void test_redirects(void **state)
     }
 }
 
+static void test_conditions_in_order(void **state)
+{
+    struct wire_condition first[] = {
+        {ROUTE_CONDITION_PATH, false, SLICE_LIT("^/books/[0-9]+$")},
+        {ROUTE_CONDITION_METHOD, true, SLICE_LIT("DELETE")}};
+    struct wire_condition second[] = {{ROUTE_CONDITION_PATH, false, SLICE_LIT("/books/7")}};
+    struct wire_match matches[] = {{.conditions = first, .n_conditions = 2},
+                                   {.conditions = second, .n_conditions = 1}};
+    struct wire_rule rules[] = {{.matches = &matches[0], .n_matches = 1},
+                                {.matches = &matches[1], .n_matches = 1, .index = 1},
+                                {.index = 2}};
+    struct wire_destination d = {.rules = rules, .n_rules = 3, .in_order = true};
+    static const struct {
+        const char *method, *path;
+        size_t want;
+    } asked[] = {{"GET", "/books/7", 0},
+                 {"DELETE", "/books/7", 1},
+                 {"DELETE", "/books/8", 2},
+                 {"GET", "/books/7x", 2},
+                 {"", "/books/1", 0}};
+    struct route_table *t = NULL;
+    struct route_verdict v[3];
+    struct route_found found;
+    char why[160];
+
+    (void)state;
+    assert_null(route_table_new(&d, &t, why));
+    for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+        struct route_request r = {.method = slice_str(asked[i].method),
+                                  .path = slice_str(asked[i].path)};
+
+        assert_true(route_match(t, &r, &found));
+        assert_int_equal(found.index, asked[i].want);
+        assert_int_equal(route_explain(t, &r, v, 3), 3);
+        for (size_t k = 0; k < 3; k++) {
+            assert_int_equal(v[k].is_chosen, k == asked[i].want);
+            if (k > asked[i].want && v[k].missed == ROUTE_PART_NONE)
+                assert_int_equal(v[k].lost_by, ROUTE_BY_ORDER);
+        }
+    }
+    assert_int_equal(v[0].missed, ROUTE_PART_NONE);
+    assert_int_equal(v[1].missed, ROUTE_PART_CONDITION);
+    route_table_free(&t);
+    first[1].what = 9;
+    assert_ptr_equal(route_table_new(&d, &t, why), ERR_OF(MODEL_INVALID));
+    assert_non_null(strstr(why, "a condition of an unknown kind"));
+}
+
+static void test_server_names(void **state)
+{
+    struct wire_host_match hosts[] = {
+        {SLICE_LIT("*.b.c")}, {SLICE_LIT("a.b.c")}, {SLICE_LIT("*.c")}};
+    struct wire_rule rules[] = {{.hosts = &hosts[2], .n_hosts = 1},
+                                {.hosts = &hosts[0], .n_hosts = 1},
+                                {.hosts = &hosts[1], .n_hosts = 1}};
+    struct wire_destination d = {.tls_rules = rules, .n_tls_rules = 3};
+    static const struct {
+        const char *name;
+        int want; /* -1: none */
+    } asked[] = {{"a.b.c", 2}, {"A.B.C", 2}, {"a.b.c.", 2}, {"x.b.c", 1}, {"x.y.b.c", 1},
+                 {"b.c", 0},   {"c", -1},    {"", -1},      {"a.b.d", -1}};
+    struct route_table *t = NULL;
+    struct route_found found;
+    char why[160];
+
+    (void)state;
+    assert_null(route_table_new(&d, &t, why));
+    for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+        bool got = route_match_sni(t, slice_str(asked[i].name), &found);
+
+        if (got != (asked[i].want >= 0) || (got && (int)found.index != asked[i].want))
+            fail_msg("%s", asked[i].name);
+    }
+    route_table_free(&t);
+    rules[0].n_hosts = 0; /* every name, and none */
+    assert_null(route_table_new(&d, &t, why));
+    assert_true(route_match_sni(t, SLICE_LIT(""), &found));
+    assert_int_equal(found.index, 0);
+    assert_true(route_match_sni(t, SLICE_LIT("a.b.c"), &found));
+    assert_int_equal(found.index, 2);
+    route_table_free(&t);
+}
+
+static void test_bad_filters(void **state)
+{
+    static const struct wire_filter bad[] = {
+        {.kind = 0},
+        {.kind = 8},
+        {.kind = 200},
+        {.kind = ROUTE_FILTER_MIRROR, .backend = 1},
+        {.kind = ROUTE_FILTER_REWRITE, .path_kind = 3},
+        {.kind = ROUTE_FILTER_FAIL, .share_ppm = 1000001},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct wire_filter filter = bad[i];
+        struct wire_backend backend = {.port = 1};
+        struct wire_weighted to = {.filters = &filter, .n_filters = 1};
+        struct wire_rule rule = {.filters = &filter, .n_filters = 1};
+        struct wire_destination d = {
+            .rules = &rule, .n_rules = 1, .backends = &backend, .n_backends = 1};
+        struct route_table *t = NULL;
+        char why[160];
+
+        assert_ptr_equal(route_table_new(&d, &t, why), ERR_OF(MODEL_INVALID));
+        rule = (struct wire_rule){.backends = &to, .n_backends = 1};
+        assert_ptr_equal(route_table_new(&d, &t, why), ERR_OF(MODEL_INVALID));
+        d = (struct wire_destination){
+            .tls_rules = &rule, .n_tls_rules = 1, .backends = &backend, .n_backends = 1};
+        assert_ptr_equal(route_table_new(&d, &t, why), ERR_OF(MODEL_INVALID));
+        d = (struct wire_destination){
+            .tcp_rules = &rule, .n_tcp_rules = 1, .backends = &backend, .n_backends = 1};
+        assert_ptr_equal(route_table_new(&d, &t, why), ERR_OF(MODEL_INVALID));
+        assert_null(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_precedence),     cmocka_unit_test(test_rule_without_matches),
-        cmocka_unit_test(test_unusable_views), cmocka_unit_test(test_pick),
-        cmocka_unit_test(test_rewrites),       cmocka_unit_test(test_redirects),
+        cmocka_unit_test(test_conditions_in_order),
+        cmocka_unit_test(test_server_names),
+        cmocka_unit_test(test_bad_filters),
+        cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_rule_without_matches),
+        cmocka_unit_test(test_unusable_views),
+        cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_rewrites),
+        cmocka_unit_test(test_redirects),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
