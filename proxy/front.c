@@ -5,6 +5,7 @@
 #include "proxy/balance/balance.h"
 #include "proxy/discover/discover.h"
 #include "proxy/exchange/exchange.h"
+#include "proxy/limit/shared.h"
 #include "proxy/net/address.h"
 #include "proxy/opaque/opaque.h"
 #include "proxy/opening.h"
@@ -21,6 +22,7 @@ static void front_free(struct front *f)
     list_del(&f->node);
     limit_port_drop(&f->limit);
     w->n_fronts[f->direction]--;
+    limit_counter_set(w->limit_shared, w->load[f->direction], w->n_fronts[f->direction]);
     free(f->client_id);
     free(f);
     worker_front_gone(w);
@@ -40,6 +42,7 @@ void front_accept(struct worker *w, struct conn *c, enum direction direction)
     f->accepted_us = clock_read_us();
     list_push(&w->fronts[direction], &f->node);
     w->n_fronts[direction]++;
+    limit_counter_set(w->limit_shared, w->load[direction], w->n_fronts[direction]);
     if (direction == DIRECTION_OUTBOUND)
         outbound_open(f);
     else

@@ -21,6 +21,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#define LOAD_KEY       0x6c6f6164 /* kind of key in the shared memory: "load" */
 #define DRAIN_GRACE_MS 1000
 #define WAITING_MAX    100000
 #define STREAMS_MAX    250 /* of one HTTP/2 connection, both roles */
@@ -351,6 +352,12 @@ static err_t open_rooms(struct worker *w)
 
     TRY(series_open(w->conf.series_fd, w->conf.incarnation, &w->series));
     TRY(limit_shared_open(w->conf.limits_fd, w->conf.index, &w->limit_shared));
+    for (unsigned d = 0; d < 2; d++) {
+        slice_t name = slice_str(direction_name((enum direction)d));
+
+        w->load[d] = limit_shared_counter(
+            w->limit_shared, limit_shared_key(w->limit_shared, LOAD_KEY, name, slice(NULL, 0)));
+    }
     TRY(limits_new(w->limit_shared, &w->limits));
     TRY(tallies_new(w->series, &w->tallies));
     TRY(net_new(&nc, &w->net));

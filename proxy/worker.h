@@ -23,6 +23,7 @@ struct balance;
 struct discover;
 struct handshakes;
 struct limit_shared;
+struct limit_counter;
 struct limits;
 struct listener;
 struct mailbox;
@@ -91,6 +92,7 @@ struct worker {
     unsigned n_listeners;
     struct list fronts[2]; /* struct front by enum direction */
     unsigned n_fronts[2];
+    struct limit_counter *load[2]; /* n_fronts as the other workers see it: who accepts next */
     struct list free_exchanges;
     struct list mirrors; /* copies under way (exchange/mirror.h) */
     unsigned n_free_exchanges, n_exchanges;

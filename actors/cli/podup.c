@@ -178,6 +178,8 @@ static err_t podup_settings(struct podup *u, struct launch *l, struct trouble *w
     TRY(launch_env(l, why, "WEFT_SERVES", "%s", c->serves));
     TRY(launch_env(l, why, "WEFT_ZONE", "%s", c->zone));
     TRY(launch_env(l, why, "WEFT_APP_VERSION", "%s", c->version));
+    if (c->workers != NULL && c->workers[0] != '\0')
+        TRY(launch_env(l, why, "WEFT_WORKERS", "%s", c->workers));
     TRY(launch_env(l, why, "WEFT_BROKER", "%s:8086", broker));
     TRY(launch_env(l, why, "WEFT_BROKER_UPDATES", "%s:8087", broker));
     TRY(launch_env(l, why, "WEFT_COLLECTOR", "%s:8089", broker));

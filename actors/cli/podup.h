@@ -12,6 +12,7 @@ struct podup_conf {
     const char *service_account;
     const char *zone;
     const char *version; /* of the program, "" */
+    const char *workers; /* of the proxy; NULL or "": as WEFT_WORKERS says */
     const char *serves; /* "web:8080/http1,web:9090", may be "" */
     bool ipv6;
     uint64_t ready_ms;

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define PORT_MAX    65535
-#define WORKERS_MAX 64
 
 /* The leading decimal digits of text; *rest is what follows. False without digits or on overflow. */
 static bool parse_digits(const char *text, uint64_t *out, const char **rest)
@@ -142,8 +141,8 @@ static err_t check(const struct settings *s, char why[200])
     TRY(check_port(why, "WEFT_PODS_PORT", s->pods_port));
     TRY(check_directory(why, "WEFT_RUN_DIR", s->run_dir));
     TRY(check_directory(why, "WEFT_STATE_DIR", s->state_dir));
-    if (s->workers < 1 || s->workers > WORKERS_MAX)
-        return refuse(why, "WEFT_WORKERS", value_of("WEFT_WORKERS", ""), "1 to 64");
+    if (s->workers > SETTINGS_WORKERS_MAX)
+        return refuse(why, "WEFT_WORKERS", value_of("WEFT_WORKERS", ""), "0 to 64");
     if (!log_level_parse(slice_str(s->log), &level))
         return refuse(why, "WEFT_LOG", s->log, "error, warn, info or debug");
     return OK;

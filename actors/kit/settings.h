@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#define SETTINGS_WORKERS_MAX 64
+
 /* Types: STR (text), U32 (whole number), BOOL (true|false), MS (duration: number + ms|s|m|h|d, bare 0),
  * BYTES (number with optional Ki|Mi|Gi). Durations are held in milliseconds. */
 struct settings {

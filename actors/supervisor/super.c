@@ -1,6 +1,7 @@
 /* Start, signals, stages and the end. See child.h for a child's states, super_priv.h for our own. */
 #include "supervisor/super.h"
 
+#include "supervisor/cpus.h"
 #include "supervisor/super_priv.h"
 
 #include "kit/clock.h"
@@ -433,6 +434,21 @@ static err_t change_user(const struct super *s)
     return OK;
 }
 
+/* 0 is "as many as there are processors for": found out once, and told to the children as the number. */
+static err_t count_workers(struct super *s)
+{
+    unsigned n = s->settings.workers;
+    char text[16];
+
+    if (n == 0) {
+        n = cpus_allowed("");
+        s->settings.workers = n < SETTINGS_WORKERS_MAX ? n : SETTINGS_WORKERS_MAX;
+        log_info("workers by processors", "processors=%u workers=%u", n, s->settings.workers);
+    }
+    (void)snprintf(text, sizeof(text), "%u", s->settings.workers);
+    return setenv("WEFT_WORKERS", text, 1) == 0 ? OK : ERR_OF(NOMEM);
+}
+
 static void list_children(struct super *s)
 {
     for (unsigned i = 0; i < process_rows_n; i++) {
@@ -456,6 +472,7 @@ static err_t start(struct super *s)
     s->since_ms = clock_wall_ms();
     s->ready_ms = -1;
     s->incarnation = random_u64();
+    TRY(count_workers(s));
     list_children(s);
     TRY(find_bin_dir(s));
     TRY(check_executables(s));

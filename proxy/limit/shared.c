@@ -292,6 +292,28 @@ void limit_counter_give(struct limit_shared *s, struct limit_counter *c)
         atomic_fetch_sub(&c->n[s->worker], 1);
 }
 
+void limit_counter_set(struct limit_shared *s, struct limit_counter *c, uint32_t n)
+{
+    if (c != NULL)
+        atomic_store_explicit(&c->n[s->worker], n, memory_order_relaxed);
+}
+
+uint32_t limit_counter_own(const struct limit_shared *s, const struct limit_counter *c, uint32_t *least)
+{
+    uint64_t now = clock_now_ms();
+
+    *least = UINT32_MAX;
+    if (c == NULL)
+        return 0;
+    for (unsigned w = 0; w < LIMIT_WORKERS_MAX; w++) {
+        uint32_t n = atomic_load_explicit(&c->n[w], memory_order_relaxed);
+
+        if (w != s->worker && n < *least && is_alive(s, w, now))
+            *least = n;
+    }
+    return atomic_load_explicit(&c->n[s->worker], memory_order_relaxed);
+}
+
 /* ---- deadlines ---- */
 
 struct limit_deadline *limit_deadline_put(struct limit_shared *s, uint64_t key,

@@ -65,6 +65,11 @@ struct limit_counter *limit_shared_counter(struct limit_shared *s, uint64_t key)
 bool limit_counter_take(struct limit_shared *s, struct limit_counter *c, uint32_t max);
 /* One less: for each take that said true. c may be NULL. */
 void limit_counter_give(struct limit_shared *s, struct limit_counter *c);
+/* What this worker counts, by a number of its own instead of takes and gives. c may be NULL. */
+void limit_counter_set(struct limit_shared *s, struct limit_counter *c, uint32_t n);
+/* What this worker counts and the least that one of the other living workers does (UINT32_MAX: there is no other). c may
+ * be NULL: 0, UINT32_MAX. */
+uint32_t limit_counter_own(const struct limit_shared *s, const struct limit_counter *c, uint32_t *least);
 /* Of all workers that are alive. c may be NULL: 0. */
 uint32_t limit_counter_sum(const struct limit_shared *s, const struct limit_counter *c);
 

@@ -14,6 +14,7 @@
 #include "cli/files.h"
 #include "cli/podup.h"
 #include "kit/random.h"
+#include "kit/settings.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -215,7 +216,7 @@ static int run_all(struct run *r)
 }
 
 struct run_args {
-    const char *run, *as, *ns, *account, *pod, *replica, *user, *zone, *version;
+    const char *run, *as, *ns, *account, *pod, *replica, *user, *zone, *version, *workers;
     struct opt_list ports;
     uint64_t ready_ms;
     char serves[1024];
@@ -243,6 +244,19 @@ static err_t run_name(struct run *r, const struct run_args *a, struct trouble *w
     return OK;
 }
 
+/* "auto" is the setting's 0. */
+static err_t check_workers(struct run_args *a, struct trouble *why)
+{
+    uint64_t n;
+
+    if (strcmp(a->workers, "auto") == 0)
+        a->workers = "0";
+    else if (a->workers[0] != '\0' &&
+             (!slice_to_u64(slice_str(a->workers), &n) || n < 1 || n > SETTINGS_WORKERS_MAX))
+        return trouble_set(why, ERR_OF(USAGE), "--workers %s: 1 to %d, or auto", a->workers, SETTINGS_WORKERS_MAX);
+    return OK;
+}
+
 static err_t run_configure(struct run *r, struct run_args *a, struct trouble *why)
 {
     if (!pod_name_ok(a->as))
@@ -254,6 +268,7 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
         return trouble_set(why, ERR_OF(USAGE), "--zone: more than 63 characters");
     if (strlen(a->version) > 128)
         return trouble_set(why, ERR_OF(USAGE), "--version: more than 128 characters");
+    TRY(check_workers(a, why));
     TRY(run_name(r, a, why));
     for (size_t i = 0; i < a->ports.n; i++)
         TRY(podup_add_port(a->as, a->ports.at[i], a->serves, 300, why));
@@ -265,6 +280,7 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
         .service_account = a->account != NULL ? a->account : a->as,
         .zone = a->zone,
         .version = a->version,
+        .workers = a->workers,
         .serves = a->serves,
         .ipv6 = r->mesh.ipv6,
         .ready_ms = a->ready_ms,
@@ -275,7 +291,7 @@ static err_t run_configure(struct run *r, struct run_args *a, struct trouble *wh
 
 int command_run(const struct command *self, int argc, char **argv)
 {
-    struct run_args a = {.ns = "default", .zone = "", .version = "", .ready_ms = 30000};
+    struct run_args a = {.ns = "default", .zone = "", .version = "", .workers = "", .ready_ms = 30000};
     struct run r = {.state = RUN_RUNNING};
     struct trouble why = {{0}};
     const struct opt table[] = {
@@ -293,6 +309,7 @@ int command_run(const struct command *self, int argc, char **argv)
         {OPT_TEXT, 0, "zone", "ZONE", "zone of this pod", &a.zone},
         {OPT_TEXT, 0, "version", "TEXT",
          "version of the program: what was learned of another's ports is forgotten", &a.version},
+        {OPT_TEXT, 0, "workers", "N|auto", "proxies of the pod; auto: by the CPU quota (1)", &a.workers},
         {OPT_MS, 0, "ready-timeout", "TIME", "longest wait for the pod (30s)", &a.ready_ms},
         OPT_RUN(&a.run),
         OPT_TABLE_END,

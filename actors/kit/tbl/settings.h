@@ -33,7 +33,7 @@ SETTING_U32  (outbound_port,  "WEFT_OUTBOUND_PORT",  "4140",        "port the ap
 SETTING_U32  (inbound_port,   "WEFT_INBOUND_PORT",   "4143",        "port that takes connections for the application and from other pods")
 SETTING_U32  (admin_port,     "WEFT_ADMIN_PORT",     "4191",        "port of /metrics, /live and /ready")
 SETTING_BOOL (ipv6,           "WEFT_IPV6",           "true",        "listen on IPv6 too")
-SETTING_U32  (workers,        "WEFT_WORKERS",        "1",           "number of weft-proxy processes")
+SETTING_U32  (workers,        "WEFT_WORKERS",        "1",           "number of weft-proxy processes; 0: as many as the CPU quota has processors (rounded up)")
 SETTING_STR  (opaque_ports,   "WEFT_OPAQUE_PORTS",   "25,587,3306,4444,5432,6379,9300,11211", "ports never parsed as HTTP, comma list of ports and ranges")
 SETTING_STR  (outbound_only_for,"WEFT_OUTBOUND_TARGET","",          "send everything that arrives at the outbound port to this host:port (for use without traffic redirect)")
 SETTING_STR  (inbound_only_for,"WEFT_INBOUND_TARGET","",            "send what arrives at the inbound port to this host:port instead of the original destination")
