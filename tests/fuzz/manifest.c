@@ -65,7 +65,7 @@ static void check_resource(const json_t *object)
     }
     BUG_ON(resource_parse_text(r->json, SLICE_LIT("other"), &again, &why) != OK);
     BUG_ON(!slice_is(r->json, again->json));
-    if (r->kind == RESOURCE_HTTP_ROUTE)
+    if (resource_is_route(r->kind))
         use_route(r);
     resource_free(&r);
     resource_free(&again);
