@@ -97,7 +97,7 @@ def test_a_pod_joins_serves_and_is_found(world):
     assert client.expect(UNRESOLVED)[1] == "not a target"
     # What its own ports speak.
     web.send(LISTEN, "ports")
-    assert web.expect(PORTS) == [[["web", 8080, 1]]]
+    assert [port[:3] for port in web.expect(PORTS)[0]] == [["web", 8080, 1]]
     # It leaves: first out of every pool, then gone.
     world.end("web-1")
     client.endpoints("web:8080", [])
