@@ -32,7 +32,7 @@ static bool is_direct(const struct front *f)
 static bool set_app(struct front *f, uint16_t port)
 {
     struct worker *w = f->worker;
-    struct endpoint_spec spec = {.is_inbound = true, .weight = 10000};
+    struct endpoint_spec spec = {.is_inbound = true};
 
     if (w->has_inbound_target)
         f->dst = w->inbound_target;
@@ -43,8 +43,11 @@ static bool set_app(struct front *f, uint16_t port)
     limit_port_drop(&f->limit);
     f->limit = limits_port(w->limits, f->port);
     spec.address = f->dst;
-    if (endpoint_get(w->balance, &spec, &f->app) == OK)
+    if (endpoint_get(w->balance, &spec, &f->app) == OK) {
+        if (f->app->app == NULL)
+            f->app->app = limits_port(w->limits, f->port);
         return true;
+    }
     front_close(f, CLOSE_LIMIT, true);
     return false;
 }

@@ -168,6 +168,8 @@ static void on_conn_close(void *arg, const struct conn *c, enum close_reason why
     struct watched *x;
 
     tally_close(w->tallies, !conn_info(c)->is_dialled, why);
+    if (conn_info(c)->is_dialled && w->balance != NULL)
+        balance_conn_closed(w->balance, c);
     HASH_FIND_PTR(w->watched, &c, x);
     if (x == NULL)
         return;
@@ -364,6 +366,7 @@ static err_t open_rooms(struct worker *w)
     if (w->conf.tls != NULL && w->identity[0] != 0)
         TRY(handshakes_new(&hc, &w->handshakes));
     bc.net = w->net;
+    bc.shared = w->limit_shared;
     bc.handshakes = w->handshakes;
     worker_limits(w, &bc.limits);
     TRY(balance_new(&bc, &w->balance));
