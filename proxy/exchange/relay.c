@@ -73,11 +73,12 @@ static void on_front_sent(void *arg, struct stream *s, size_t n)
 {
     struct exchange *x = arg;
 
-    (void)s;
     limits_touch(x);
     x->resp_gone += n;
-    if (x->bs != NULL)
+    if (x->bs != NULL) {
+        x->bs->is_throttled = s->is_crowded;
         x->bs->ops->credit(x->bs, n);
+    }
     if (x->is_cutting && x->resp_gone >= x->resp_passed)
         exchange_cut_now(x);
 }
@@ -168,6 +169,8 @@ static void pass_body(struct exchange *x, slice_t bytes, bool is_end)
     note_first_byte(x);
     x->resp_passed += bytes.n;
     x->fs->ops->send_body(x->fs, bytes, is_end);
+    if (x->bs != NULL)
+        x->bs->is_throttled = x->fs->is_crowded;
     if (is_end)
         x->resp_ended = true;
 }
@@ -277,6 +280,7 @@ static void on_back_head(void *arg, struct stream *s, struct head *h, bool is_en
         front_answered(x->front, evidence_of(x, s, h));
     if (x->is_grpc)
         x->grpc_status = relay_read_grpc_status(h->fields, h->n_fields);
+    picks_on_head(x, h);
     x->peer_code = relay_read_peer(x, x->endpoint, h, &f.delivered);
     if ((x->peer_code == CODE_DEADLINE || x->grpc_status == GRPC_DEADLINE_EXCEEDED) &&
         limits_is_peers_cut(x)) {
@@ -344,6 +348,7 @@ static void on_back_trailers(void *arg, struct stream *s, struct field *fields, 
     limits_touch(x);
     if (x->is_grpc)
         x->grpc_status = relay_read_grpc_status(fields, n);
+    picks_on_trailers(x, fields, n);
     if (x->grpc_status == GRPC_DEADLINE_EXCEEDED && limits_is_peers_cut(x)) {
         x->held_ended = true;
         limits_expire(x);
@@ -448,7 +453,9 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         x->risked = x->risked || f->any_sent;
         x->races++;
         x->attempt--;
+        x->is_excused = true;
         exchange_tally_end(x, 0, false, failure.code);
+        x->is_excused = false;
         if (x->is_begun)
             endpoint_end(x->endpoint);
         x->is_begun = false;
@@ -484,6 +491,8 @@ void relay_drop_back(struct exchange *x, enum stream_error why)
         if (x->status == 0 && (double)took > x->endpoint->rtt_us)
             endpoint_sample(x->endpoint, took);
         endpoint_end(x->endpoint);
+    } else {
+        picks_unsent(x);
     }
     x->is_begun = false;
     if (bs != NULL) {
@@ -559,6 +568,7 @@ enum next relay_dispatch(struct exchange *x)
         exchange_enter(x, EXCHANGE_LEND);
         return NEXT;
     }
+    x->bs->is_throttled = x->fs != NULL && x->fs->is_crowded;
     x->attempt++;
     x->status = 0;
     x->grpc_status = -1;

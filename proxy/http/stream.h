@@ -89,6 +89,12 @@ struct stream {
     struct arena *arena;                /* front: owned by the codec's stream; back: given by the exchange at open */
     enum http_version version;          /* of the codec */
     bool is_front;
+    /* Front, by the codec: more content waits on this connection than it wants to hold. Looked at after send_body and in
+     * on_sent. */
+    bool is_crowded;
+    /* Back, by the exchange: bring no more than a read's worth of content ahead of its credit, whatever STREAM_WINDOW
+     * allows, because the other end is crowded. HTTP/2 need not: its connection's window bounds what it brings. */
+    bool is_throttled;
     uint32_t http2_error; /* set by the exchange before reset(STREAM_PROTOCOL): the code to pass on; 0 = ours */
 };
 

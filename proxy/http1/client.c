@@ -280,6 +280,12 @@ static void deliver_trailers(struct h1_client *cl, slice_t section, slice_t rest
     cl->s.events->on_trailers(cl->s.arg, &cl->s, t.fields, t.n_fields);
 }
 
+/* Content without credit above which nothing more is read. */
+static size_t may_be_ahead(const struct h1_client *cl)
+{
+    return cl->s.is_throttled ? 0 : STREAM_WINDOW - READ_MAX;
+}
+
 static void deliver(struct h1_client *cl, slice_t bytes, slice_t rest)
 {
     bool is_end = body_is_done(&cl->in);
@@ -287,7 +293,7 @@ static void deliver(struct h1_client *cl, slice_t bytes, slice_t rest)
     cl->outstanding += bytes.n;
     if (is_end)
         answer_ends(cl, rest);
-    if (cl->outstanding > STREAM_WINDOW - READ_MAX)
+    if (cl->outstanding > may_be_ahead(cl))
         conn_pause(cl->b.conn, PAUSE_PEER_FULL);
     cl->s.events->on_body(cl->s.arg, &cl->s, bytes, is_end);
 }
@@ -345,7 +351,7 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
             break;
         }
         goes_on = cl->answer == AWAIT_HEAD ? read_head(cl, &in) : read_content(cl, &in);
-        if (cl->outstanding > STREAM_WINDOW - READ_MAX && cl->is_live)
+        if (cl->outstanding > may_be_ahead(cl) && cl->is_live)
             break;
         if (cl->closes_soon && cl->close_why == CLOSE_BAD_PROTOCOL)
             in.n = 0; /* stray */
@@ -551,7 +557,7 @@ static void client_credit(struct stream *s, size_t n)
     struct h1_client *cl = client_of(s);
 
     cl->outstanding -= n < cl->outstanding ? n : cl->outstanding;
-    if (cl->outstanding <= STREAM_WINDOW / 2)
+    if (cl->outstanding <= may_be_ahead(cl) / 2)
         conn_resume(cl->b.conn, PAUSE_PEER_FULL);
 }
 

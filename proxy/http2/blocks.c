@@ -146,11 +146,21 @@ static void block_complete(struct h2_session *x)
 
 /* ---- decoding ---- */
 
+/* What the head of most messages needs, from the arena in one piece. */
+struct head_memory {
+    struct head head;
+    struct field fields[16];
+    uint8_t room[512];
+};
+
 static void begin_head(struct h2_stream *st)
 {
+    struct head_memory *m;
+
     bool is_wanted = st->is_held || (st->s.is_front && !st->in.has_head);
 
-    st->in.head = is_wanted ? arena_alloc(st->s.arena, sizeof(*st->in.head)) : NULL;
+    m = is_wanted ? arena_alloc(st->s.arena, sizeof(*m)) : NULL;
+    st->in.head = m != NULL ? &m->head : NULL;
     st->in.refused = is_wanted && st->in.head == NULL ? REFUSED_NO_MEMORY : REFUSED_NOTHING;
     st->in.bytes = st->in.cookies = 0;
     st->in.pseudo = 0;
@@ -159,6 +169,10 @@ static void begin_head(struct h2_stream *st)
     st->in.room_n = 0;
     if (st->in.head != NULL) {
         head_init(st->in.head);
+        st->in.head->fields = m->fields;
+        st->in.head->cap_fields = sizeof(m->fields) / sizeof(m->fields[0]);
+        st->in.room = m->room;
+        st->in.room_n = sizeof(m->room);
         st->in.head->scheme = slice(NULL, 0);
         st->in.head->version = HTTP_2;
     }

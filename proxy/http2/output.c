@@ -217,6 +217,7 @@ void h2_send_content(struct h2_stream *st, slice_t bytes, bool is_end)
             return;
         }
         h2_want_send(st);
+        st->s.is_crowded = h2_is_crowded(st->of);
     } else if (st->out.is_ended && buf_len(&st->out.bytes) == 0) {
         finish(st);
     }

@@ -230,17 +230,24 @@ static bool take_header(struct h2_session *x, slice_t *in)
 {
     size_t n = H2_FRAME_HEADER - x->in.header_n;
 
-    n = in->n < n ? in->n : n;
-    if (n > 0)
-        memcpy(x->in.header + x->in.header_n, in->p, n);
-    x->in.header_n += (uint8_t)n;
-    *in = slice_skip(*in, n);
-    if (x->in.header_n < H2_FRAME_HEADER)
-        return false;
-    x->in.frame = h2_frame_read(x->in.header);
-    if (must_wait(x, &x->in.frame)) /* the header stays where it is */
-        return false;
-    x->in.header_n = 0;
+    if (LIKELY(in->n >= n && x->in.header_n == 0)) {
+        x->in.frame = h2_frame_read(in->p);
+        if (must_wait(x, &x->in.frame))
+            return false;
+        *in = slice(in->p + H2_FRAME_HEADER, in->n - H2_FRAME_HEADER);
+    } else {
+        n = in->n < n ? in->n : n;
+        if (n > 0)
+            memcpy(x->in.header + x->in.header_n, in->p, n);
+        x->in.header_n += (uint8_t)n;
+        *in = slice_skip(*in, n);
+        if (x->in.header_n < H2_FRAME_HEADER)
+            return false;
+        x->in.frame = h2_frame_read(x->in.header);
+        if (must_wait(x, &x->in.frame)) /* the header stays where it is */
+            return false;
+        x->in.header_n = 0;
+    }
     if (!check_frame(x, &x->in.frame))
         return false;
     if (x->in.frame.type == H2_DATA) {
@@ -257,9 +264,9 @@ static bool take_payload(struct h2_session *x, slice_t *in, slice_t *out)
 {
     size_t have = buf_len(&x->in.part), n = x->in.frame.length - have;
 
-    if (have == 0 && in->n >= n) {
+    if (LIKELY(have == 0 && in->n >= n)) {
         *out = slice(in->p, n);
-        *in = slice_skip(*in, n);
+        *in = slice(in->p + n, in->n - n);
         return true;
     }
     n = in->n < n ? in->n : n;

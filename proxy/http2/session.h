@@ -30,6 +30,7 @@
 #define H2_RECENT       256 /* streams whose end is remembered */
 #define H2_SLOTS        128 /* of the table of streams by id; a power of two */
 #define H2_OUT_MAX      (1024 * 1024) /* bytes of heads and control frames that wait for a peer that does not read */
+#define H2_WAITING_MAX  (1024 * 1024) /* content in streams above which their sources are held back */
 #define H2_CONTROL_MAX  1000          /* such control frames */
 #define H2_SMALL_FRAME       256 /* what a DATA frame costs us at least, in bytes of content */
 #define H2_SMALL_TURN        (64 * 1024) /* that much beyond its content may be spent in a turn */
@@ -106,6 +107,7 @@ struct h2_stream {
     uint32_t reset_code;
     enum refusal broken;    /* what of it we have refused */
     enum stream_error doom; /* in session->doomed: fails with this from the loop */
+    size_t weight;          /* of a spare: what it holds */
     bool began_used;        /* back: the connection had served before and was idle */
 };
 
@@ -204,6 +206,11 @@ struct h2_session {
     struct http_back back;   /* client */
     uint64_t ping_every_ms, ping_wait_ms;
 };
+
+static inline bool h2_is_crowded(const struct h2_session *x)
+{
+    return x->waiting.bytes > H2_WAITING_MAX;
+}
 
 static inline bool h2_is_over(const struct h2_session *x)
 {

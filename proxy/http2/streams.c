@@ -94,7 +94,8 @@ struct h2_stream *h2_stream_new(struct h2_session *x)
 
     if (node != NULL) {
         st = CONTAINER_OF(node, struct h2_stream, node);
-        x->spare_bytes -= footprint(st);
+        x->spare_bytes -= st->weight;
+        st->weight = 0;
     } else {
         st = calloc(1, sizeof(*st));
         if (st == NULL)
@@ -113,7 +114,8 @@ struct h2_stream *h2_stream_new(struct h2_session *x)
                             .conn = x->conn,
                             .arena = &st->own,
                             .version = HTTP_2,
-                            .is_front = x->is_server};
+                            .is_front = x->is_server,
+                            .is_crowded = h2_is_crowded(x)};
     list_push(&x->streams, &st->node);
     x->running++;
     h2_watch(x);
@@ -162,6 +164,7 @@ void h2_stream_free_spares(struct h2_session *x)
 void h2_stream_let_go(struct h2_stream *st)
 {
     struct h2_session *x = st->of;
+    size_t weight;
 
     if (is_live(st) || st->is_held || st->depth > 0)
         return;
@@ -173,9 +176,11 @@ void h2_stream_let_go(struct h2_stream *st)
     x->back.running = x->running;
     h2_drop_waiting(st, buf_len(&st->out.bytes));
     forget(st);
-    if (!x->is_gone && x->spare_bytes + footprint(st) <= SPARES_MAX) {
+    weight = footprint(st);
+    if (!x->is_gone && x->spare_bytes + weight <= SPARES_MAX) {
         list_push_front(&x->spare, &st->node);
-        x->spare_bytes += footprint(st);
+        st->weight = weight;
+        x->spare_bytes += weight;
     } else {
         stream_free(st);
     }
@@ -396,6 +401,7 @@ void h2_stream_report_sent(struct h2_session *x)
         st->out.unreported = 0;
         if (!st->is_held || n == 0)
             continue;
+        st->s.is_crowded = h2_is_crowded(x);
         st->depth++;
         st->s.events->on_sent(st->s.arg, &st->s, n);
         st->depth--;

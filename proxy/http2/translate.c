@@ -112,11 +112,10 @@ static slice_t keep(struct h2_stream *st, slice_t s)
 
 static enum refusal take_status(struct head *h, slice_t v)
 {
-    uint64_t status;
-
-    if (v.n != 3 || !slice_to_u64(v, &status) || status < 100)
+    if (v.n != 3 || v.p[0] < '1' || v.p[0] > '9' || v.p[1] < '0' || v.p[1] > '9' || v.p[2] < '0' ||
+        v.p[2] > '9')
         return REFUSED_STATUS_LINE;
-    h->status = (uint16_t)status;
+    h->status = (uint16_t)((v.p[0] - '0') * 100 + (v.p[1] - '0') * 10 + (v.p[2] - '0'));
     return REFUSED_NOTHING;
 }
 
@@ -427,20 +426,6 @@ static struct hpack_out *put(struct draft *d, slice_t name, slice_t value, uint8
     return f;
 }
 
-/* For a name that the static table has: its entry, found once. */
-static uint8_t static_of(enum field_token token)
-{
-    static uint8_t index[FIELD_TOKENS];
-    static bool is_made;
-
-    if (UNLIKELY(!is_made)) {
-        for (int t = FIELD_OTHER + 1; t < FIELD_TOKENS; t++)
-            index[t] = (uint8_t)hpack_static_find(field_name_of((enum field_token)t));
-        is_made = true;
-    }
-    return index[token];
-}
-
 /* What must not be guessed by its size, and what is different every time (RFC 7541 7.1). */
 static enum hpack_policy policy_of(enum field_token token, slice_t name)
 {
@@ -503,20 +488,46 @@ static slice_t lower(struct draft *d, struct arena *a, slice_t name)
     return slice(to, name.n);
 }
 
+/* What there is to know about a name that has a token, found once. */
+struct known {
+    slice_t name;
+    uint8_t flags, policy, static_name;
+};
+
+static const struct known *known_of(enum field_token token)
+{
+    static struct known all[FIELD_TOKENS];
+    static bool is_made;
+
+    if (UNLIKELY(!is_made)) {
+        for (int t = FIELD_OTHER + 1; t < FIELD_TOKENS; t++) {
+            slice_t name = field_name_of((enum field_token)t);
+
+            all[t] = (struct known){.name = name,
+                                    .flags = (uint8_t)field_flags((enum field_token)t),
+                                    .policy = (uint8_t)policy_of((enum field_token)t, name),
+                                    .static_name = (uint8_t)hpack_static_find(name)};
+        }
+        is_made = true;
+    }
+    return &all[token];
+}
+
 static bool put_fields(struct draft *d, struct arena *a, const struct field *fields, size_t n,
                        unsigned but_flags)
 {
     for (size_t i = 0; i < n; i++) {
         const struct field *f = &fields[i];
-        enum field_token token = (enum field_token)f->token;
+        const struct known *k = known_of((enum field_token)f->token);
         slice_t name;
 
-        if (f->is_removed || (field_flags(token) & but_flags) != 0)
+        if (f->is_removed || (k->flags & but_flags) != 0)
             continue;
-        name = token != FIELD_OTHER ? field_name_of(token) : lower(d, a, f->name);
+        name = f->token != FIELD_OTHER ? k->name : lower(d, a, f->name);
         if (d->n >= FIELDS_MAX || name.p == NULL)
             return false;
-        put(d, name, f->value, static_of(token))->policy = (uint8_t)policy_of(token, name);
+        put(d, name, f->value, k->static_name)->policy =
+            f->token != FIELD_OTHER ? k->policy : (uint8_t)policy_of(FIELD_OTHER, name);
     }
     return true;
 }

@@ -197,12 +197,44 @@ static void content_must_come(void **state)
     }
 }
 
+/* A connection that holds much says so, and says when it does not any more. */
+static void what_waits_is_told(void **state)
+{
+    static char big[STREAM_WINDOW];
+    struct stream *front[16], *back[16];
+    struct duo d;
+    struct head h;
+
+    (void)state;
+    duo_start(&d);
+    d.f.is_crowd = d.b.is_crowd = true;
+    d.b.credits = false;
+    head_init(&h);
+    h.status = 200;
+    for (int i = 0; i < 16; i++) {
+        back[i] = ask(&d, "GET", "/", true);
+        run(&d);
+        front[i] = d.f.s;
+        front[i]->ops->send_head(front[i], &h, false);
+        assert_true(front[i]->is_crowded == (i > 8));
+        front[i]->ops->send_body(front[i], slice(big, sizeof(big)), false);
+        run(&d);
+        assert_true(front[i]->is_crowded == (i > 7)); /* a window of four went, four wait */
+    }
+    for (int i = 0; i < 16; i++)
+        back[i]->ops->reset(back[i], STREAM_CANCELLED);
+    run(&d);
+    assert_int_equal(session_of(&d.f)->waiting.bytes, 0);
+    duo_done(&d);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_state_ends),
         cmocka_unit_test(shut_windows_end_the_connection),
         cmocka_unit_test(content_must_come),
+        cmocka_unit_test(what_waits_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
