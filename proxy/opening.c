@@ -181,6 +181,10 @@ static void early_dial(struct opening *o)
 {
     struct worker *w = o->front->worker;
 
+    if (endpoint_app_is_full(o->early_ep)) {
+        endpoint_unref(&o->early_ep);
+        return;
+    }
     tally_detect_dial(w->tallies, o->front->direction, dial_after(o));
     if (dial_start(o->early_ep, SESSION_OPAQUE, on_early_dialled, o, &o->dial) != OK)
         endpoint_unref(&o->early_ep);

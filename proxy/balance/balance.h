@@ -324,6 +324,8 @@ void pick_wait_cancel(struct pick_wait *w); /* also fine when not waiting */
 bool endpoint_may_dial(struct endpoint *ep);
 /* Whether it is our own application's and has as many connections as its port takes. */
 bool endpoint_app_is_full(struct endpoint *ep);
+/* Whether the backend has as many connections as it may (connections_max). */
+bool backend_has_no_place(const struct backend *be);
 /* Tells the balance that a connection has closed: to be called for every one of the net. */
 void balance_conn_closed(struct balance *b, const struct conn *c);
 

@@ -67,8 +67,6 @@ void balance_wake_later(struct balance *b);
 
 /* ---- connections.c ---- */
 
-/* Whether the backend may not have another connection now; always false without a limit. */
-bool backend_is_full(const struct backend *be);
 /* Its endpoints have so many connections more (or fewer). */
 void backend_move_connections(struct backend *be, int n);
 /* Its limit has changed. */

@@ -245,7 +245,7 @@ static struct seat *choose_special(struct backend *be, const struct pick *p)
         c.rules |= CHOOSE_CAPS;
         turn_window(be, c.now_ms);
     }
-    if (backend_is_full(be))
+    if (backend_has_no_place(be))
         c.rules |= CHOOSE_CONNECTED;
     if (be->n_own > 0 && be->n_own < be->n_set && be->balancing != BALANCING_HASH &&
         !spills_over(&c))

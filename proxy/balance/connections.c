@@ -63,7 +63,7 @@ void backend_limit_changed(struct backend *be)
     connections_look(be->balance);
 }
 
-bool backend_is_full(const struct backend *be)
+bool backend_has_no_place(const struct backend *be)
 {
     if (be->connections_max == 0)
         return false;
@@ -190,7 +190,7 @@ void connections_stop(struct balance *b)
 bool endpoint_may_dial(struct endpoint *ep)
 {
     LIST_EACH (it, &ep->seats)
-        if (backend_is_full(CONTAINER_OF(it, struct seat, node)->backend))
+        if (backend_has_no_place(CONTAINER_OF(it, struct seat, node)->backend))
             return false;
     return !endpoint_app_is_full(ep);
 }
@@ -221,7 +221,7 @@ static void make_room(struct endpoint *ep)
     LIST_EACH (it, &ep->seats) {
         struct backend *be = CONTAINER_OF(it, struct seat, node)->backend;
 
-        if (backend_is_full(be)) {
+        if (backend_has_no_place(be)) {
             (void)pool_reclaim(be);
             return; /* its end brings us here again */
         }

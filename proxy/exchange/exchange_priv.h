@@ -113,6 +113,8 @@ struct exchange {
     uint64_t sent_us;  /* when the head was given to the back */
     struct http_tally *tally;
     bool is_tallied; /* the attempt's request is counted and waits for its response */
+    bool is_excused; /* its end says nothing about the endpoint: it raced with an idle connection's */
+    uint32_t retry_after_ms; /* what its answer asked for; 0 nothing */
 
     uint8_t asked_as; /* inbound: the number of this attempt at the client's proxy; 0: it says none */
 
@@ -189,6 +191,18 @@ enum next step_lend(struct exchange *x);
 bool rate_admit(struct exchange *x);
 bool fault_fail(struct exchange *x, const struct wire_filter *f);  /* true: answered, x is gone */
 bool fault_delay(struct exchange *x, const struct wire_filter *f); /* true: x waits in ROUTE */
+
+/* ---- picks.c: what the exchange and the balance tell each other ---- */
+/* An endpoint of x->backend, or NULL: nobody is ready. */
+struct endpoint *picks_choose(const struct exchange *x, const struct endpoint *avoid);
+bool picks_source_key(const struct conn *c, uint64_t *key); /* c may be NULL: false */
+/* The attempt's response begins (x->status and x->grpc_status are set); its trailers came. */
+void picks_on_head(struct exchange *x, const struct head *h);
+void picks_on_trailers(struct exchange *x, const struct field *fields, size_t n);
+/* An attempt that was sent has ended; while x->endpoint is there. */
+void picks_on_end(struct exchange *x, uint16_t status, bool is_success, enum code code);
+/* x->endpoint is let go without a request having been sent. */
+void picks_unsent(const struct exchange *x);
 
 /* ---- edit.c: heads ---- */
 /* Takes from a head what an application may not say. */

@@ -161,6 +161,7 @@ void exchange_tally_end(struct exchange *x, uint16_t status, bool is_success, en
     if (!x->is_tallied)
         return;
     x->is_tallied = false;
+    picks_on_end(x, status, is_success, code);
     if (x->first_byte_seen)
         end.latency_us = x->first_byte_us - (x->failures > 0 || x->is_hedge ? x->sent_us : x->begun_us);
     tally_response(x->worker->tallies, x->tally, &end);

@@ -82,6 +82,8 @@ static void hedge_end(struct hedge *h, const char *result, uint16_t status)
         tally_sent(h, status, status == 0 && h->bs != NULL);
         count(h->x, result);
     }
+    if (h->endpoint != NULL)
+        backend_unpick(h->x->backend, h->endpoint); /* who lost says nothing to the breaker */
     if (h->bs != NULL)
         h->bs->ops->reset(h->bs, STREAM_CANCELLED);
     hedge_free(h);
@@ -354,7 +356,7 @@ void hedge_plan(struct exchange *x)
 /* An endpoint where none of the attempts runs. */
 static struct endpoint *choose(struct exchange *x)
 {
-    struct endpoint *ep = backend_pick(x->backend, x->endpoint);
+    struct endpoint *ep = picks_choose(x, x->endpoint);
 
     if (ep == NULL || ep == x->endpoint)
         return NULL;

@@ -373,19 +373,42 @@ static void meet_of_attempt(struct exchange *x, enum code code, const char *what
     (void)again_or_answer(x, &f);
 }
 
+static void meet_lend(struct exchange *x)
+{
+    char text[160];
+
+    if (x->backend != NULL && backend_has_no_place(x->backend)) {
+        (void)snprintf(text, sizeof(text), "limit.weft.io/max-connections %u of %.90s",
+                       x->backend->connections_max, x->backend->key);
+        exchange_answer(x, CODE_TOO_MANY_CONNECTIONS, DELIVERED_NO, slice_str(text));
+        return;
+    }
+    if (!endpoint_app_is_full(x->endpoint)) {
+        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO,
+                        SLICE_LIT("no free slot on a connection to the endpoint"));
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "limit.weft.io/app-connections %u of port %u",
+                   x->front->limit != NULL ? x->front->limit->connections_max : 0,
+                   x->front->port);
+    exchange_answer(x, CODE_APP_CONNECTIONS, DELIVERED_NO, slice_str(text));
+}
+
 static void on_wait_end(struct exchange *x)
 {
+    char text[BACKEND_TEXT];
+
     x->wait_at = 0;
     switch (x->state) {
     case EXCHANGE_ROUTE:
         exchange_run(x); /* an injected delay is over */
         break;
     case EXCHANGE_BALANCE:
-        exchange_answer(x, CODE_NO_ENDPOINT, DELIVERED_NO, slice_str(x->backend->key));
+        backend_describe(x->backend, text);
+        exchange_answer(x, CODE_NO_ENDPOINT, DELIVERED_NO, slice_str(text));
         break;
     case EXCHANGE_LEND:
-        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO,
-                        SLICE_LIT("no free slot on a connection to the endpoint"));
+        meet_lend(x);
         break;
     case EXCHANGE_ASK:
     case EXCHANGE_PAUSE:

@@ -280,14 +280,17 @@ static void on_wake(struct pick_wait *w)
 static enum next wait_for_endpoint(struct exchange *x)
 {
     const struct settings *s = x->worker->settings;
+    char text[BACKEND_TEXT];
 
     if (backend_is_failfast(x->backend)) {
-        exchange_answer(x, CODE_FAILFAST, DELIVERED_NO, slice_str(x->backend->key));
+        backend_describe(x->backend, text);
+        exchange_answer(x, CODE_FAILFAST, DELIVERED_NO, slice_str(text));
         return END;
     }
     x->pick.wake = on_wake;
     if (backend_wait(x->backend, &x->pick) != OK) {
-        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO, slice_str(x->backend->key));
+        backend_describe(x->backend, text);
+        exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO, slice_str(text));
         return END;
     }
     if (x->wait_at == 0)
@@ -326,7 +329,7 @@ enum next step_balance(struct exchange *x)
         exchange_answer(x, CODE_BACKEND_MISSING, DELIVERED_NO, slice_str(text));
         return END;
     }
-    ep = backend_pick(x->backend, x->avoid);
+    ep = picks_choose(x, x->avoid);
     /* A single address has no alternative: it is tried even while it backs off. */
     if (ep == NULL && x->backend->is_single && x->backend->n_set > 0)
         ep = x->backend->set[0];
@@ -383,6 +386,7 @@ static void on_lent(struct lend *l, struct http_back *back, const struct lend_fa
         return;
     }
     if (may_pick_again(x, why)) {
+        picks_unsent(x);
         endpoint_unref(&x->endpoint);
         exchange_enter(x, EXCHANGE_BALANCE);
         exchange_run(x);

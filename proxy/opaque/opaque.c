@@ -17,6 +17,7 @@ struct opaque {
     unsigned tries;
     uint64_t begun_us;
     bool is_begun; /* counted as in flight at the endpoint */
+    bool is_crowded; /* waits for the end of another connection (connections_max) */
 };
 
 static void opaque_free(struct opaque *o)
@@ -139,6 +140,10 @@ static void opaque_begin(struct opaque *o)
 
 static void opaque_dial(struct opaque *o)
 {
+    if (endpoint_app_is_full(o->endpoint)) {
+        opaque_finish(o, CLOSE_LIMIT, true); /* nobody waits here: who it is for may not speak first */
+        return;
+    }
     opaque_begin(o);
     timer_stop(&o->limit); /* the dial has its own */
     if (dial_start(o->endpoint, SESSION_OPAQUE, on_dialled, o, &o->dial) != OK)
@@ -155,7 +160,7 @@ static void on_limit(void *arg)
     struct opaque *o = arg;
 
     pick_wait_cancel(&o->wait);
-    opaque_finish(o, CLOSE_CONNECT_TIMEOUT, true);
+    opaque_finish(o, o->is_crowded ? CLOSE_LIMIT : CLOSE_CONNECT_TIMEOUT, true);
 }
 
 static void opaque_pick(struct opaque *o)
@@ -166,6 +171,11 @@ static void opaque_pick(struct opaque *o)
     /* A single address has no alternative: it is tried even while it backs off. */
     if (ep == NULL && o->conf.backend->is_single && o->conf.backend->n_set > 0)
         ep = o->conf.backend->set[0];
+    o->is_crowded = ep != NULL && o->conf.backend != NULL && backend_has_no_place(o->conf.backend);
+    if (o->is_crowded) {
+        backend_unpick(o->conf.backend, ep);
+        ep = NULL;
+    }
     if (ep != NULL) {
         endpoint_ref(ep);
         o->endpoint = ep;
@@ -173,8 +183,9 @@ static void opaque_pick(struct opaque *o)
         return;
     }
     o->wait.wake = on_wake;
-    if (backend_is_failfast(o->conf.backend) || backend_wait(o->conf.backend, &o->wait) != OK) {
-        opaque_finish(o, CLOSE_CONNECT_FAILED, true);
+    if ((!o->is_crowded && backend_is_failfast(o->conf.backend)) ||
+        backend_wait(o->conf.backend, &o->wait) != OK) {
+        opaque_finish(o, o->is_crowded ? CLOSE_LIMIT : CLOSE_CONNECT_FAILED, true);
         return;
     }
     if (!timer_is_armed(&o->limit))

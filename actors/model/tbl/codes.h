@@ -178,7 +178,7 @@ CODE(W7003, DRAINING,         503, 14, true,  proxy_internal_response,
      "The pod is about to end and takes no new requests.",
      "Nothing, if it was rare; clients retry elsewhere. If it lasts, the pod's endpoints did not leave discovery: `weft events`.")
 CODE(W7004, TOO_MANY_CONNECTIONS, 503, 14, true, connection_limit_reached,
-     "The proxy has as many connections as it may (WEFT_MAX_CONNECTIONS), or no file descriptor is left.",
+     "The proxy has as many connections as it may (WEFT_MAX_CONNECTIONS, or limit.weft.io/max-connections of the service), or no file descriptor is left.",
      "Raise the limit, or find out who opens so many: `weft top`.")
 CODE(W7005, REPLAY_REFUSED,   502, 14, false, proxy_internal_response,
      "The attempt failed and could not be made again: the request's body was too large to keep, or part of it had reached the application.",
