@@ -499,6 +499,26 @@ void tally_mesh_answer(struct tallies *t, enum direction d, const char *code)
     count(t, SERIES_MESH_ANSWERS, l, 2, 1);
 }
 
+void tally_breaker(struct tallies *t, unsigned news, const char *backend, const char *reason)
+{
+    static const enum series_family families[BREAKER_NEWS_KINDS] = {
+        [BREAKER_NEWS_EJECTED] = SERIES_EJECTIONS,
+        [BREAKER_NEWS_KEPT] = SERIES_EJECTIONS_KEPT,
+        [BREAKER_NEWS_RETURNED] = SERIES_RETURNS};
+    const struct series_label l[] = {{"backend", slice_str(backend)},
+                                     {"reason", slice_str(reason)}};
+
+    count(t, families[news], l, news == BREAKER_NEWS_RETURNED ? 1 : 2, 1);
+}
+
+void tally_endpoints(struct tallies *t, const char *backend, const char *state, int64_t more)
+{
+    const struct series_label l[] = {{"backend", slice_str(backend)},
+                                     {"state", slice_str(state)}};
+
+    series_move(series_get(t->table, SERIES_ENDPOINTS, labels_of(t, l, 2)), more);
+}
+
 void tally_bad_input(struct tallies *t, const char *kind)
 {
     const struct series_label l[] = {{"kind", slice_str(kind)}};

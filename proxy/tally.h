@@ -116,6 +116,9 @@ void tally_detected(struct tallies *t, enum direction d, const char *result, uin
 void tally_detect_dial(struct tallies *t, enum direction d, const char *after);
 void tally_handshake(struct tallies *t, bool is_server, const char *result);
 void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
+/* news: enum breaker_news of proxy/balance. */
+void tally_breaker(struct tallies *t, unsigned news, const char *backend, const char *reason);
+void tally_endpoints(struct tallies *t, const char *backend, const char *state, int64_t more);
 void tally_bad_input(struct tallies *t, const char *kind);
 /* policy: "KIND/NS/NAME"; scope: static text. */
 void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, uint16_t port);

@@ -263,6 +263,7 @@ static void on_second(void *arg)
         check_idle(w, DIRECTION_OUTBOUND);
     }
     limit_shared_tick(w->limit_shared);
+    breakers_tick(w);
     tallies_tick(w->tallies);
     asks_tick(w->asks);
     if (w->telemetry != NULL)
@@ -339,6 +340,9 @@ static err_t open_rooms(struct worker *w)
                               .on_open = on_dialled,
                               .on_endpoint_free = on_endpoint_free,
                               .on_handshake = on_handshake,
+                              .on_breaker = breakers_on_event,
+                              .on_backend_free = breakers_on_backend_free,
+                              .zone = s->zone,
                               .arg = w};
     struct admit_conf ac = {.percent = s->retry_pressure,
                             .workers = s->workers > 0 ? s->workers : 1,

@@ -10,6 +10,7 @@
 #include "kit/list.h"
 #include "kit/settings.h"
 #include "kit/timer.h"
+#include "proxy/breakers.h"
 #include "proxy/http/stream.h"
 #include "proxy/series/report.h"
 #include "proxy/tally.h"
@@ -96,6 +97,7 @@ struct worker {
     struct list free_exchanges;
     struct list mirrors; /* copies under way (exchange/mirror.h) */
     unsigned n_free_exchanges, n_exchanges;
+    struct breakers breakers; /* what was told of them */
     uint64_t replay_used; /* bytes of all replay buffers in memory */
     struct spill *spill;  /* those above; NULL: none */
 

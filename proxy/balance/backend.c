@@ -143,6 +143,8 @@ void backend_unref(struct backend **bep)
     if (--be->refs > 0)
         return;
     BUG_ON(be->n_waiting > 0); /* who waits holds the view */
+    if (be->balance->conf.on_backend_free != NULL)
+        be->balance->conf.on_backend_free(be->balance->conf.arg, be);
     HASH_DEL(be->balance->backends, be);
     list_del(&be->hungry);
     list_del(&be->settling);

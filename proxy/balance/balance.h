@@ -90,6 +90,8 @@ struct balance_conf {
     void (*on_handshake)(void *arg, const char *result);
     /* A breaker took an endpoint out, or let it in again. May be NULL. */
     void (*on_breaker)(void *arg, const struct breaker_event *e);
+    /* A backend goes. May be NULL. */
+    void (*on_backend_free)(void *arg, struct backend *be);
     const char *zone; /* of this pod (copied); NULL or "": unknown, zones are not looked at */
     struct limit_shared *shared; /* what all workers of the pod count together; NULL: this
                                     one is alone */
@@ -193,6 +195,18 @@ void endpoint_worked(struct endpoint *ep);
 
 /* ---- backends ---- */
 
+/* What the endpoints of a backend are doing, for gauges. */
+#define BACKEND_STATES(X)                                                                      \
+    X(ready)                                                                                   \
+    X(pending)                                                                                 \
+    X(ejected)
+enum backend_state {
+#define X(name) BACKEND_STATE_##name,
+    BACKEND_STATES(X)
+#undef X
+        BACKEND_STATE_COUNT
+};
+
 struct backend {
     UT_hash_handle hh;
     struct balance *balance;
@@ -233,6 +247,7 @@ struct backend {
     unsigned n_waiting;
     struct list hungry;        /* in balance while somebody waits */
     uint64_t unready_since_ms; /* 0: a ready endpoint was seen last */
+    uint32_t shown[BACKEND_STATE_COUNT]; /* in the gauges; the worker's */
     /* Since the last settle to weft-retry; the exchange's. */
     uint32_t requests, successes;
     struct list settling;
@@ -292,17 +307,6 @@ void backend_unpick(struct backend *be, struct endpoint *ep);
 void backend_hear(struct backend *be, struct endpoint *ep, uint16_t status, int grpc_status,
                   uint32_t retry_after_ms);
 
-/* What the endpoints of a backend are doing, for gauges. */
-#define BACKEND_STATES(X)                                                                      \
-    X(ready)                                                                                   \
-    X(pending)                                                                                 \
-    X(ejected)
-enum backend_state {
-#define X(name) BACKEND_STATE_##name,
-    BACKEND_STATES(X)
-#undef X
-        BACKEND_STATE_COUNT
-};
 void backend_count(const struct backend *be, uint32_t out[BACKEND_STATE_COUNT]);
 void balance_each_backend(struct balance *b, void (*each)(void *arg, struct backend *be),
                           void *arg);

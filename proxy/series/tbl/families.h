@@ -67,6 +67,10 @@ SERIES_COUNTER  (FAULTS,           "weft_faults_total",         "fault,route_kin
 SERIES_COUNTER  (HEDGES,           "weft_hedge_total",          L_ROUTE ",result", "Attempts beside a late one: sent, and what became of them.")
 SERIES_COUNTER  (MIRRORS,          "weft_mirror_total",         L_ROUTE ",result", "Copies of requests for mirrors, by what became of them.")
 SERIES_COUNTER  (DETECT_DIALS,     "weft_detect_dials_total",    "direction,after", "Connections dialled to the server while it was not known who speaks first.")
+SERIES_COUNTER  (EJECTIONS,        "weft_endpoint_ejections_total", "backend,reason", "Endpoints taken out of a service's choice by their circuit breaker.")
+SERIES_COUNTER  (EJECTIONS_KEPT,   "weft_endpoint_ejections_kept_total", "backend,reason", "Endpoints that stayed in although their breaker opened: too many others were out.")
+SERIES_COUNTER  (RETURNS,          "weft_endpoint_returns_total", "backend", "Endpoints whose probe did not fail: they are chosen again.")
+SERIES_GAUGE    (ENDPOINTS,        "weft_backend_endpoints",     "backend,state", "Endpoints of a service as this proxy sees them: ready, pending (not reached), ejected.")
 
 SERIES_LE(1)
 SERIES_LE(2)
