@@ -43,6 +43,7 @@ struct field {
     slice_t value;
     uint16_t token; /* enum field_token */
     bool is_removed; /* skipped when the head is written */
+    bool is_sensitive; /* came as "never indexed" (RFC 7541 7.1.3) and is written so */
     uint8_t spelling; /* enum field_spelling */
     char look;        /* what spelling_name_prefix said of the name, which is a token then; 0: nobody looked */
 };

@@ -1,5 +1,6 @@
-/* Header blocks: from fragments to heads, and what a head begins (RFC 9113 4.3, 6.2, 6.10, 8.1). A block is always decoded to its
- * end, whoever wants it: the table of the decoder is the connection's. */
+/* Header blocks: from fragments to heads, and what a head begins (RFC
+ * 9113 4.3, 6.2, 6.10, 8.1). A block is always decoded to its end, whoever wants it: the table
+ * of the decoder is the connection's. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -45,7 +46,8 @@ static void refuse_request(struct h2_stream *st, enum refusal why)
         (void)h2_obey(x, flood_spend(&x->flood, FLOOD_HUGE_HEAD, clock_now_ms()));
 }
 
-/* With the end of the peer's side, if this is it, told to the stream before anybody acts on the head. */
+/* With the end of the peer's side, if this is it, told to the stream before anybody acts on the
+ * head. */
 static void deliver_head(struct h2_stream *st, bool is_end)
 {
     struct head *h = st->in.head;
@@ -85,7 +87,8 @@ static void response_complete(struct h2_stream *st, bool is_end)
 {
     enum refusal why = h2_finish_response(st, is_end);
 
-    if (why == REFUSED_NOTHING && st->in.head->status < 200 && ++st->in.interims > H2_INTERIM_MAX)
+    if (why == REFUSED_NOTHING && st->in.head->status < 200 &&
+        ++st->in.interims > H2_INTERIM_MAX)
         why = REFUSED_INTERIM; /* H1-32 */
     if (why != REFUSED_NOTHING) {
         h2_stream_break(st, why, H2_PROTOCOL_ERROR);
@@ -255,7 +258,8 @@ void h2_on_headers(struct h2_session *x, const struct h2_frame *f, slice_t paylo
         h2_terminate(x, wrong, CLOSE_BAD_PROTOCOL);
         return;
     }
-    x->block.refuse = depends_on == f->id ? H2_PROTOCOL_ERROR : H2_NO_ERROR; /* RFC 7540 5.3.1 */
+    x->block.refuse =
+        depends_on == f->id ? H2_PROTOCOL_ERROR : H2_NO_ERROR; /* RFC 7540 5.3.1 */
     if (st == NULL && x->is_server && f->id % 2 == 1 && f->id > x->last_id)
         st = open_front(x, f->id, is_end);
     else if (st == NULL && !h2_may_ignore(x, f->id))
@@ -285,7 +289,8 @@ void h2_on_continuation(struct h2_session *x, const struct h2_frame *f, slice_t 
         h2_flooded(x, "CONTINUATION");
         return;
     }
-    /* Strings may be longer on the wire than decoded, but not so long and still within the limit. */
+    /* Strings may be longer on the wire than decoded, but not so long and still within the
+     * limit. */
     if (is_bomb(x, (buf_len(&x->block.bytes) + payload.n) / 4))
         return;
     if (buf_add_slice(&x->block.bytes, payload) != OK) {

@@ -1,5 +1,6 @@
-/* Frames that carry no content: SETTINGS, PING, GOAWAY, RST_STREAM, WINDOW_UPDATE, PRIORITY, and unknown ones (RFC 9113
- * 6.3 to 6.9). Lengths and stream ids were checked with the frame's header. */
+/* Frames that carry no content: SETTINGS, PING, GOAWAY, RST_STREAM, WINDOW_UPDATE, PRIORITY,
+ * and unknown ones (RFC 9113 6.3 to 6.9). Lengths and stream ids were checked with the frame's
+ * header. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -41,7 +42,8 @@ static void on_initial_window(struct h2_session *x, uint32_t value)
 
     if (by == 0)
         return;
-    if (x->peer.has_come && !h2_obey(x, flood_spend(&x->flood, FLOOD_INITIAL_WINDOW, clock_now_ms())))
+    if (x->peer.has_come &&
+        !h2_obey(x, flood_spend(&x->flood, FLOOD_INITIAL_WINDOW, clock_now_ms())))
         return; /* H2-18 */
     x->peer.window = value;
     LIST_EACH (node, &x->streams) {
@@ -78,7 +80,8 @@ static void on_setting(struct h2_session *x, uint16_t id, uint32_t value)
     case H2_SET_INITIAL_WINDOW_SIZE:
         on_initial_window(x, value);
         break;
-    default: /* our frames are of the least size that every peer takes; the rest is advice or unknown */
+    default: /* our frames are of the least size that every peer takes; the rest is advice or
+                unknown */
         break;
     }
 }
@@ -143,7 +146,8 @@ static void on_goaway(struct h2_session *x, slice_t payload)
 
 /* ---- RST_STREAM, WINDOW_UPDATE, PRIORITY ---- */
 
-/* RST_STREAM and WINDOW_UPDATE may come on a closed stream, never on an idle one (RFC 9113 5.1). */
+/* RST_STREAM and WINDOW_UPDATE may come on a closed stream, never on an idle one (RFC
+ * 9113 5.1). */
 
 static void on_rst_stream(struct h2_session *x, uint32_t id, slice_t payload)
 {
@@ -167,26 +171,29 @@ static void on_window_update(struct h2_session *x, uint32_t id, slice_t payload)
     } else if (id == 0) {
         x->out_window += by;
         if (by == 0 || x->out_window > H2_WINDOW_MAX)
-            h2_terminate(x, by == 0 ? H2_PROTOCOL_ERROR : H2_FLOW_CONTROL_ERROR, CLOSE_BAD_PROTOCOL);
+            h2_terminate(x, by == 0 ? H2_PROTOCOL_ERROR : H2_FLOW_CONTROL_ERROR,
+                         CLOSE_BAD_PROTOCOL);
         else if (!list_is_empty(&x->sending))
             h2_dirty(x);
     } else if (st != NULL) {
         st->out.window += by;
         if (by == 0 || st->out.window > H2_WINDOW_MAX)
-            h2_stream_break(st, REFUSED_FRAME, by == 0 ? H2_PROTOCOL_ERROR : H2_FLOW_CONTROL_ERROR);
+            h2_stream_break(st, REFUSED_FRAME,
+                            by == 0 ? H2_PROTOCOL_ERROR : H2_FLOW_CONTROL_ERROR);
         else
             h2_want_send(st);
     }
 }
 
-/* Ignored, but for what cannot be (RFC 7540 5.3.1). One of a wrong length is an error of its stream, which idle and closed
- * ones do not have. */
+/* Ignored, but for what cannot be (RFC 7540 5.3.1). One of a wrong length is an error of its
+ * stream, which idle and closed ones do not have. */
 static void on_priority(struct h2_session *x, const struct h2_frame *f, slice_t payload)
 {
     struct h2_stream *st = h2_stream_find(x, f->id);
     enum h2_error wrong = payload.n != 5 ? H2_FRAME_SIZE_ERROR
-                          : (h2_get_u32(payload.p) & H2_STREAM_ID_MAX) == f->id ? H2_PROTOCOL_ERROR
-                                                                                : H2_NO_ERROR;
+                          : (h2_get_u32(payload.p) & H2_STREAM_ID_MAX) == f->id
+                              ? H2_PROTOCOL_ERROR
+                              : H2_NO_ERROR;
 
     if (wrong == H2_NO_ERROR)
         return;

@@ -57,7 +57,8 @@ static bool read_int(slice_t *in, unsigned prefix_max, uint32_t *out)
 }
 
 /* 5.2. `used` bytes of the scratch memory hold another string of this field. */
-static enum hpack_got read_string(struct hpack_decoder *d, slice_t *in, size_t *used, slice_t *out)
+static enum hpack_got read_string(struct hpack_decoder *d, slice_t *in, size_t *used,
+                                  slice_t *out)
 {
     bool is_coded;
     uint32_t n;
@@ -92,8 +93,9 @@ static struct hpack_entry *dynamic_entry(const struct hpack_decoder *d, uint32_t
 {
     uint32_t back = index - HPACK_STATIC; /* 1: the newest */
 
-    return back <= d->table.next - d->table.first ? hpack_table_entry(&d->table, d->table.next - back)
-                                                  : NULL;
+    return back <= d->table.next - d->table.first
+               ? hpack_table_entry(&d->table, d->table.next - back)
+               : NULL;
 }
 
 static enum hpack_got indexed(struct hpack_decoder *d, uint32_t index, struct hpack_field *out)
@@ -120,8 +122,8 @@ static enum hpack_got indexed(struct hpack_decoder *d, uint32_t index, struct hp
     return HPACK_FIELD;
 }
 
-static enum hpack_got literal(struct hpack_decoder *d, slice_t *in, uint32_t index, bool is_kept,
-                              struct hpack_field *out)
+static enum hpack_got literal(struct hpack_decoder *d, slice_t *in, uint32_t index,
+                              bool is_kept, struct hpack_field *out)
 {
     size_t used = 0;
     enum hpack_got got;
@@ -157,7 +159,8 @@ static bool resize(struct hpack_decoder *d, slice_t *in)
 {
     uint32_t limit;
 
-    if (d->has_field || ++d->resizes > RESIZES_MAX || !read_int(in, 0x1f, &limit) || limit > d->limit)
+    if (d->has_field || ++d->resizes > RESIZES_MAX || !read_int(in, 0x1f, &limit) ||
+        limit > d->limit)
         return false;
     hpack_table_resize(&d->table, limit);
     return true;
@@ -182,7 +185,8 @@ enum hpack_got hpack_decode(struct hpack_decoder *d, slice_t *block, struct hpac
         return read_int(block, 0x7f, &index) ? indexed(d, index, out) : HPACK_BROKEN;
     out->is_sensitive = false;
     if ((first & 0x40) != 0) /* 6.2.1 */
-        return read_int(block, 0x3f, &index) ? literal(d, block, index, true, out) : HPACK_BROKEN;
+        return read_int(block, 0x3f, &index) ? literal(d, block, index, true, out)
+                                             : HPACK_BROKEN;
     if (!read_int(block, 0x0f, &index)) /* 6.2.2 and 6.2.3 */
         return HPACK_BROKEN;
     switch (literal(d, block, index, false, out)) {

@@ -1,4 +1,5 @@
-/* HPACK, reading (RFC 7541): a block of bytes becomes fields, one per call. Pure: no I/O, no knowledge of HTTP. */
+/* HPACK, reading (RFC 7541): a block of bytes becomes fields, one per call. Pure: no I/O, no
+ * knowledge of HTTP. */
 #ifndef PROXY_HTTP2_HPACK_DECODE_H
 #define PROXY_HTTP2_HPACK_DECODE_H
 
@@ -6,11 +7,11 @@
 
 struct hpack_decoder {
     struct hpack_table table;
-    uint32_t limit;    /* what our SETTINGS allow the peer */
-    unsigned resizes;  /* table size updates of this block */
-    bool has_field;    /* of this block: from here no update may come (RFC 7541 4.2) */
+    uint32_t limit;   /* what our SETTINGS allow the peer */
+    unsigned resizes; /* table size updates of this block */
+    bool has_field;   /* of this block: from here no update may come (RFC 7541 4.2) */
     size_t block_n;
-    uint8_t *scratch;  /* strings that came in Huffman's code */
+    uint8_t *scratch; /* strings that came in Huffman's code */
     size_t scratch_n;
 };
 
@@ -20,13 +21,14 @@ struct hpack_field {
     uint16_t *note;     /* of the table's entry that this is now; NULL: it is none */
     uint16_t name_note; /* of the entry whose name it has; 0: none, or nothing was noted */
     bool is_static_name, is_static; /* the name, or both: bytes that stay for ever */
-    bool is_sensitive;  /* came as "never indexed" and has to be passed on so (RFC 7541 7.1.3) */
+    bool is_sensitive; /* came as "never indexed" and has to be passed on so (RFC 7541 7.1.3) */
 };
 
 enum hpack_got {
     HPACK_FIELD,
     HPACK_END,      /* of the block */
-    HPACK_BROKEN,   /* not HPACK: a connection error COMPRESSION_ERROR; the decoder is of no use any more */
+    HPACK_BROKEN,   /* not HPACK: a connection error COMPRESSION_ERROR; the decoder is of no use
+                       any more */
     HPACK_NO_MEMORY /* the same for us */
 };
 
@@ -38,6 +40,7 @@ void hpack_decoder_release(struct hpack_decoder *d);
 /* A block of n bytes follows. */
 void hpack_decode_begin(struct hpack_decoder *d, size_t n);
 /* Takes the next field off the block. *out is set with HPACK_FIELD only. */
-MUST_USE enum hpack_got hpack_decode(struct hpack_decoder *d, slice_t *block, struct hpack_field *out);
+MUST_USE enum hpack_got hpack_decode(struct hpack_decoder *d, slice_t *block,
+                                     struct hpack_field *out);
 
 #endif

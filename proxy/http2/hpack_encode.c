@@ -59,7 +59,8 @@ static bool entry_is(const struct hpack_table *t, uint32_t number, slice_t name,
     const uint8_t *p = t->m->bytes + e->at;
 
     return e->name_n == name.n && e->value_n == value.n &&
-           (value.n == 0 || memcmp(p + name.n, value.p, value.n) == 0) && memcmp(p, name.p, name.n) == 0;
+           (value.n == 0 || memcmp(p + name.n, value.p, value.n) == 0) &&
+           memcmp(p, name.p, name.n) == 0;
 }
 
 static void look_up(const struct hpack_encoder *e, struct hpack_out *f, size_t place)
@@ -67,11 +68,13 @@ static void look_up(const struct hpack_encoder *e, struct hpack_out *f, size_t p
     uint32_t number;
 
     f->is_hit = false;
-    if (f->static_entry != 0 || f->policy != HPACK_MAY_INDEX || e->m == NULL || e->table.m == NULL)
+    if (f->static_entry != 0 || f->policy != HPACK_MAY_INDEX || e->m == NULL ||
+        e->table.m == NULL)
         return;
     if (place < HPACK_PLACES) {
         number = e->place[place];
-        if (hpack_table_has(&e->table, number) && entry_is(&e->table, number, f->name, f->value)) {
+        if (hpack_table_has(&e->table, number) &&
+            entry_is(&e->table, number, f->name, f->value)) {
             f->number = number;
             f->is_hit = true;
             return;
@@ -125,7 +128,8 @@ static uint32_t index_of(const struct hpack_encoder *e, uint32_t number)
 }
 
 /* An entry that says the name, or 0. */
-static uint32_t name_index(const struct hpack_encoder *e, const struct hpack_out *f, uint32_t name_hash)
+static uint32_t name_index(const struct hpack_encoder *e, const struct hpack_out *f,
+                           uint32_t name_hash)
 {
     uint32_t index = f->static_name != 0 ? f->static_name : hpack_static_find(f->name);
     uint32_t number;
@@ -139,7 +143,8 @@ static uint32_t name_index(const struct hpack_encoder *e, const struct hpack_out
     return 0;
 }
 
-/* Whether this field, which is not in the table, goes there now: it was seen before, and leaves room for others. */
+/* Whether this field, which is not in the table, goes there now: it was seen before, and leaves
+ * room for others. */
 static bool is_worth(struct hpack_encoder *e, const struct hpack_out *f, uint32_t hash)
 {
     uint32_t *seen;
@@ -159,14 +164,16 @@ static bool is_worth(struct hpack_encoder *e, const struct hpack_out *f, uint32_
     return false;
 }
 
-static uint8_t *put_literal(struct hpack_encoder *e, const struct hpack_out *f, size_t place, uint8_t *p)
+static uint8_t *put_literal(struct hpack_encoder *e, const struct hpack_out *f, size_t place,
+                            uint8_t *p)
 {
     uint64_t by_name = mix(0, f->name);
     uint32_t hash = hash_of(mix(by_name, f->value));
     uint32_t index = name_index(e, f, hash_of(by_name));
     bool is_kept = is_worth(e, f, hash);
 
-    /* Without memory for it the field is not put into the table, and the peer is not told to. */
+    /* Without memory for it the field is not put into the table, and the peer is not told to.
+     */
     if (is_kept && hpack_table_add(&e->table, f->name, f->value, &is_kept) != OK)
         is_kept = false;
     if (is_kept)
@@ -197,7 +204,8 @@ static uint8_t *put_resize(struct hpack_encoder *e, uint8_t *p)
     return p;
 }
 
-size_t hpack_encode(struct hpack_encoder *e, const struct hpack_out *fields, size_t n, uint8_t *out)
+size_t hpack_encode(struct hpack_encoder *e, const struct hpack_out *fields, size_t n,
+                    uint8_t *out)
 {
     uint8_t *p = e->has_resized ? put_resize(e, out) : out;
 

@@ -1,20 +1,23 @@
-/* HPACK, writing (RFC 7541): fields become a block of bytes. Pure: no I/O, no knowledge of HTTP.
+/* HPACK, writing (RFC 7541): fields become a block of bytes. Pure: no I/O, no knowledge of
+ * HTTP.
  *
- * A head that looks like the last one of its connection costs a comparison per field and a byte each: the encoder
- * remembers which entry stood at each place. A field is put into the table when it is seen for the second time, so that values
- * that never repeat push nothing out; what must not be guessable by its size is never put there (7.1). Strings are written
- * plain: see huffman.h. */
+ * A head that looks like the last one of its connection costs a comparison per field and a byte
+ * each: the encoder remembers which entry stood at each place. A field is put into the table
+ * when it is seen for the second time, so that values that never repeat push nothing out; what
+ * must not be guessable by its size is never put there (7.1). Strings are written plain: see
+ * huffman.h. */
 #ifndef PROXY_HTTP2_HPACK_ENCODE_H
 #define PROXY_HTTP2_HPACK_ENCODE_H
 
 #include "proxy/http2/hpack_table.h"
 
-#define HPACK_SLOTS 128 /* of the two memories below; powers of two */
-#define HPACK_PLACES 32 /* fields of a head whose entry is remembered */
+#define HPACK_SLOTS  128 /* of the two memories below; powers of two */
+#define HPACK_PLACES 32  /* fields of a head whose entry is remembered */
 
 struct hpack_encoder {
     struct hpack_table table;
-    uint32_t smallest; /* of the limits since the last block: told first, if it is smaller than the last */
+    uint32_t smallest; /* of the limits since the last block: told first, if it is smaller than
+                          the last */
     bool has_resized;
     uint32_t place[HPACK_PLACES]; /* number of the entry that the last head had here */
     struct hpack_slots *m;        /* NULL until the first field that may be indexed */
@@ -23,7 +26,8 @@ struct hpack_encoder {
 struct hpack_slots {
     uint32_t entry[HPACK_SLOTS]; /* number of the entry with this hash of name and value */
     uint32_t named[HPACK_SLOTS]; /* the last one with this hash of the name */
-    uint32_t seen[HPACK_SLOTS];  /* hashes of fields that were written and are not in the table */
+    uint32_t
+        seen[HPACK_SLOTS]; /* hashes of fields that were written and are not in the table */
 };
 
 enum hpack_policy {
@@ -50,10 +54,12 @@ void hpack_encoder_done(struct hpack_encoder *e);
 /* The peer's SETTINGS_HEADER_TABLE_SIZE. */
 void hpack_encoder_resize(struct hpack_encoder *e, uint32_t limit);
 
-/* Looks fields up: sets is_hit and number. Nothing changes; a plan may be dropped. Returns the bytes that hpack_encode
- * needs at most. */
+/* Looks fields up: sets is_hit and number. Nothing changes; a plan may be dropped. Returns the
+ * bytes that hpack_encode needs at most. */
 size_t hpack_plan(const struct hpack_encoder *e, struct hpack_out *fields, size_t n);
-/* Writes the planned fields; returns the number of bytes. From here on the peer must get them. */
-size_t hpack_encode(struct hpack_encoder *e, const struct hpack_out *fields, size_t n, uint8_t *out);
+/* Writes the planned fields; returns the number of bytes. From here on the peer must get them.
+ */
+size_t hpack_encode(struct hpack_encoder *e, const struct hpack_out *fields, size_t n,
+                    uint8_t *out);
 
 #endif

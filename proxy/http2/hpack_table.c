@@ -1,5 +1,6 @@
-/* The static table, and dynamic ones as a ring of entries over bytes that are used from front to end and moved to the
- * front when the end is reached: there is room for twice what may be in use, so a byte moves about once. */
+/* The static table, and dynamic ones as a ring of entries over bytes that are used from front
+ * to end and moved to the front when the end is reached: there is room for twice what may be in
+ * use, so a byte moves about once. */
 #include "proxy/http2/hpack_table.h"
 
 #include <stdlib.h>
@@ -10,7 +11,8 @@ static const struct {
 } statics[HPACK_STATIC + 1] = {
     {{NULL, 0}, {NULL, 0}},
 #define STATIC(name, value)                                                                    \
-    {{(const uint8_t *)(name), sizeof(name) - 1}, {(const uint8_t *)(value), sizeof(value) - 1}},
+    {{(const uint8_t *)(name), sizeof(name) - 1},                                              \
+     {(const uint8_t *)(value), sizeof(value) - 1}},
 #include "proxy/http2/tbl/static_table.h"
 #undef STATIC
 };

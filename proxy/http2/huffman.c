@@ -1,9 +1,9 @@
-/* The code is canonical (RFC 7541 appendix B): codes of one length are consecutive numbers in the order of their symbols,
- * and a longer code goes on where the shorter ones stop. So the lengths say everything; the tables are made of them when
- * the first string is decoded.
+/* The code is canonical (RFC 7541 appendix B): codes of one length are consecutive numbers in
+ * the order of their symbols, and a longer code goes on where the shorter ones stop. So the
+ * lengths say everything; the tables are made of them when the first string is decoded.
  *
- * Codes of up to SHORT_BITS bits, which is all of ASCII that occurs in heads, are one look-up by the next bits; longer
- * ones compare with the first code of each length. */
+ * Codes of up to SHORT_BITS bits, which is all of ASCII that occurs in heads, are one look-up
+ * by the next bits; longer ones compare with the first code of each length. */
 #include "proxy/http2/huffman.h"
 
 #include "kit/attr.h"
@@ -39,8 +39,9 @@ static struct {
     struct {
         uint8_t symbol, bits; /* bits 0: a longer code begins so */
     } by_short[1 << SHORT_BITS];
-    uint16_t by_code[SYMBOLS];         /* symbols in the order of their codes */
-    uint32_t first[BITS_MAX + 2];      /* the first code of a length, as the top of 32 bits; [BITS_MAX + 1]: the end */
+    uint16_t by_code[SYMBOLS];          /* symbols in the order of their codes */
+    uint32_t first[BITS_MAX + 2];       /* the first code of a length, as the top of 32 bits;
+                                           [BITS_MAX + 1]: the end */
     uint16_t first_place[BITS_MAX + 1]; /* its place in by_code */
     bool is_made;
 } table;
@@ -110,7 +111,8 @@ ssize_t huffman_decode(slice_t in, uint8_t *out)
             bits = long_code(top);
             if (bits > have)
                 return -1;
-            symbol = table.by_code[table.first_place[bits] + ((top - table.first[bits]) >> (32 - bits))];
+            symbol = table.by_code[table.first_place[bits] +
+                                   ((top - table.first[bits]) >> (32 - bits))];
             if (symbol == EOS)
                 return -1;
             *to++ = (uint8_t)symbol;

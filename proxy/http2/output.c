@@ -1,12 +1,15 @@
-/* Frames out, and the windows both ways (RFC 9113 5.2). Everything is written where the conn's output lies; the
- * conn writes once per turn. */
+/* Frames out, and the windows both ways (RFC 9113 5.2). Everything is written where the conn's
+ * output lies; the conn writes once per turn. */
 #include "proxy/http2/session.h"
 
-#define DIRECT_MAX (32 * 1024) /* content of a stream that may go past the queue in a turn, while others run */
+#define DIRECT_MAX                                                                             \
+    (32 * 1024) /* content of a stream that may go past the queue in a turn, while others run  \
+                 */
 
 /* ---- frames ---- */
 
-/* Room for a frame; NULL: the conn takes nothing any more, and what would have been said does not matter. */
+/* Room for a frame; NULL: the conn takes nothing any more, and what would have been said does
+ * not matter. */
 static uint8_t *begin(struct h2_session *x, size_t n)
 {
     return conn_reserve(x->conn, H2_FRAME_HEADER + n);
@@ -33,12 +36,13 @@ static void count_control(struct h2_session *x)
 
 bool h2_control_is_full(struct h2_session *x)
 {
-    return (x->left < x->control.mark && x->control.before + x->control.behind > H2_CONTROL_MAX) ||
+    return (x->left < x->control.mark &&
+            x->control.before + x->control.behind > H2_CONTROL_MAX) ||
            x->control.behind > H2_CONTROL_MAX || conn_out_len(x->conn) > H2_OUT_MAX;
 }
 
-void h2_write_control(struct h2_session *x, uint8_t type, uint8_t flags, uint32_t id, const void *payload,
-                      size_t n)
+void h2_write_control(struct h2_session *x, uint8_t type, uint8_t flags, uint32_t id,
+                      const void *payload, size_t n)
 {
     uint8_t *p = begin(x, n);
 
@@ -67,8 +71,9 @@ void h2_write_goaway(struct h2_session *x, uint32_t last_id, enum h2_error code)
     h2_write_control(x, H2_GOAWAY, 0, 0, payload, sizeof(payload));
 }
 
-/* The block lies at p, behind room for the header of its first frame. Makes room for those of CONTINUATION frames, from the
- * end, and writes all of them. Returns the bytes of all frames. */
+/* The block lies at p, behind room for the header of its first frame. Makes room for those of
+ * CONTINUATION frames, from the end, and writes all of them. Returns the bytes of all frames.
+ */
 static size_t frame_block(uint8_t *p, size_t n, uint32_t id, bool is_end)
 {
     size_t frames = n == 0 ? 1 : (n + H2_FRAME_MAX - 1) / H2_FRAME_MAX;
@@ -88,7 +93,8 @@ static size_t frame_block(uint8_t *p, size_t n, uint32_t id, bool is_end)
     return n + frames * H2_FRAME_HEADER;
 }
 
-bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, size_t room, bool is_end)
+bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, size_t room,
+                    bool is_end)
 {
     struct h2_session *x = st->of;
     uint8_t *p = begin(x, room + (room / H2_FRAME_MAX + 1) * H2_FRAME_HEADER);
@@ -105,7 +111,8 @@ bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, si
 
 /* ---- content ---- */
 
-/* One DATA frame of what may go now; returns the content in it. Without content it is written for its END_STREAM only. */
+/* One DATA frame of what may go now; returns the content in it. Without content it is written
+ * for its END_STREAM only. */
 static size_t write_data(struct h2_stream *st, slice_t bytes, bool is_end)
 {
     struct h2_session *x = st->of;

@@ -1,5 +1,6 @@
-/* What comes in on an HTTP/2 connection: the preface, frames cut out of bytes, DATA. All bytes are taken at once (but
- * for the limit of new streams per turn): DATA goes on as it comes, the beginning of another frame waits. */
+/* What comes in on an HTTP/2 connection: the preface, frames cut out of bytes, DATA. All bytes
+ * are taken at once (but for the limit of new streams per turn): DATA goes on as it comes, the
+ * beginning of another frame waits. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -156,8 +157,8 @@ static void take_data(struct h2_session *x, slice_t *in)
 
 /* ---- frames ---- */
 
-/* More requests in one turn than can run at once, twice over (H2-16), or more small DATA frames than others should wait
- * for (H2-10, H2-11): the rest is looked at in the next turn. */
+/* More requests in one turn than can run at once, twice over (H2-16), or more small DATA frames
+ * than others should wait for (H2-10, H2-11): the rest is looked at in the next turn. */
 static bool must_wait(struct h2_session *x, const struct h2_frame *f)
 {
     bool is_new = f->type == H2_HEADERS && x->is_server && f->id > x->last_id;
@@ -225,7 +226,8 @@ static bool take_preface(struct h2_session *x, slice_t *in)
     return true;
 }
 
-/* The header of the next frame off `in`. True: there is one, it is checked, and it was not DATA. */
+/* The header of the next frame off `in`. True: there is one, it is checked, and it was not
+ * DATA. */
 static bool take_header(struct h2_session *x, slice_t *in)
 {
     size_t n = H2_FRAME_HEADER - x->in.header_n;
@@ -258,8 +260,8 @@ static bool take_header(struct h2_session *x, slice_t *in)
     return true;
 }
 
-/* The payload of the frame whose header is there, in one piece: where it lies in `in`, or put together from more than
- * one read. Copies no more than it must. */
+/* The payload of the frame whose header is there, in one piece: where it lies in `in`, or put
+ * together from more than one read. Copies no more than it must. */
 static bool take_payload(struct h2_session *x, slice_t *in, slice_t *out)
 {
     size_t have = buf_len(&x->in.part), n = x->in.frame.length - have;

@@ -10,8 +10,9 @@
 #define SESSION_MAGIC 0x68327373u
 #define TICK_MS       1000
 #define NOTICE_MS     1000 /* a drain's notice waits at most this long for its PING */
-#define BLOCK_MS      5000 /* a header block that has begun is complete by then (hardening.md 2.2) */
-#define PEER_STREAMS  100  /* what a server is assumed to take before its SETTINGS */
+#define BLOCK_MS      5000 /* a header block that has begun is complete by then (hardening.md 2.2) \
+                            */
+#define PEER_STREAMS 100 /* what a server is assumed to take before its SETTINGS */
 
 struct h2_session *h2_session_from(void *arg)
 {
@@ -61,7 +62,8 @@ void h2_terminate(struct h2_session *x, enum h2_error code, enum close_reason wh
     x->is_terminating = true;
     x->close_why = why;
     log_debug("http2 connection is ended", "reason=%s error=%d%s%s", close_name(why), (int)code,
-              x->flood.over != NULL ? " over=" : "", x->flood.over != NULL ? x->flood.over : "");
+              x->flood.over != NULL ? " over=" : "",
+              x->flood.over != NULL ? x->flood.over : "");
     h2_dirty(x);
 }
 
@@ -191,8 +193,8 @@ static void fail_streams(struct h2_session *x, enum close_reason why)
         if (st->state != H2_CLOSED)
             h2_stream_enter(st, H2_CLOSED);
         if (st->is_held)
-            h2_stream_fail(st, x->is_server && is_peer ? STREAM_CANCELLED : STREAM_LOST, 0, NULL,
-                           close_name(why));
+            h2_stream_fail(st, x->is_server && is_peer ? STREAM_CANCELLED : STREAM_LOST, 0,
+                           NULL, close_name(why));
         else
             h2_stream_let_go(st);
     }
@@ -273,7 +275,8 @@ static void say_settings(struct h2_session *x)
         {H2_SET_MAX_HEADER_LIST_SIZE, x->limits.head_max},
         {x->is_server ? H2_SET_MAX_CONCURRENT_STREAMS : H2_SET_ENABLE_PUSH,
          x->is_server ? x->limits.streams_max : 0},
-        {H2_SET_NO_RFC7540_PRIORITIES, 1}, /* streams take turns, whatever the peer wishes (H2-07) */
+        {H2_SET_NO_RFC7540_PRIORITIES,
+         1}, /* streams take turns, whatever the peer wishes (H2-07) */
     };
     size_t n = x->is_server ? 4 : 3;
     uint8_t payload[4 * H2_SETTING_LEN], *p = payload;

@@ -1,14 +1,18 @@
-/* One HTTP/2 connection, either role: an engine of our own between a conn and its streams. Private to proxy/http2.
+/* One HTTP/2 connection, either role: an engine of our own between a conn and its streams.
+ * Private to proxy/http2.
  *
- * Who calls whom. Bytes come in by conn's on_bytes, are cut into frames (receive.c) and handled one by one; what they mean
- * for a stream is told to the exchange at once. What the exchange asks for (ops) is written into the conn's output at once, as
- * far as windows allow; the rest waits in the stream. At the end of the turn, before the conn writes, h2_on_turn
- * lets waiting content out in turns (output.c), tells what has left, and ends what has to end: nothing but
- * h2_on_turn, on_bytes, on_eof and the timer closes the conn, so that an op never pulls it away under its caller.
+ * Who calls whom. Bytes come in by conn's on_bytes, are cut into frames (receive.c) and handled
+ * one by one; what they mean for a stream is told to the exchange at once. What the exchange
+ * asks for (ops) is written into the conn's output at once, as far as windows allow; the rest
+ * waits in the stream. At the end of the turn, before the conn writes, h2_on_turn lets waiting
+ * content out in turns (output.c), tells what has left, and ends what has to end: nothing but
+ * h2_on_turn, on_bytes, on_eof and the timer closes the conn, so that an op never pulls it away
+ * under its caller.
  *
- *   receive.c  bytes -> frames -> handlers; DATA            control.c  SETTINGS, PING, GOAWAY, RST_STREAM, WINDOW_UPDATE
- *   blocks.c   header blocks -> heads, trailers             translate.c  fields <-> struct head
- *   streams.c  states, ops, ends                            output.c   frames out, windows
+ *   receive.c  bytes -> frames -> handlers; DATA            control.c  SETTINGS, PING, GOAWAY,
+ * RST_STREAM, WINDOW_UPDATE blocks.c   header blocks -> heads, trailers             translate.c
+ * fields <-> struct head streams.c  states, ops, ends                            output.c
+ * frames out, windows
  */
 #ifndef PROXY_HTTP2_SESSION_H
 #define PROXY_HTTP2_SESSION_H
@@ -25,16 +29,19 @@
 #include "proxy/http2/hpack_encode.h"
 #include "proxy/net/conn.h"
 
-#define H2_INTERIM_MAX  10 /* 1xx heads per answer */
-#define H2_CONN_WINDOW  (1024 * 1024)
-#define H2_RECENT       256 /* streams whose end is remembered */
-#define H2_SLOTS        128 /* of the table of streams by id; a power of two */
-#define H2_OUT_MAX      (1024 * 1024) /* bytes of heads and control frames that wait for a peer that does not read */
-#define H2_WAITING_MAX  (1024 * 1024) /* content in streams above which their sources are held back */
-#define H2_CONTROL_MAX  1000          /* such control frames */
-#define H2_SMALL_FRAME       256 /* what a DATA frame costs us at least, in bytes of content */
+#define H2_INTERIM_MAX 10 /* 1xx heads per answer */
+#define H2_CONN_WINDOW (1024 * 1024)
+#define H2_RECENT      256 /* streams whose end is remembered */
+#define H2_SLOTS       128 /* of the table of streams by id; a power of two */
+#define H2_OUT_MAX                                                                             \
+    (1024 *                                                                                    \
+     1024) /* bytes of heads and control frames that wait for a peer that does not read */
+#define H2_WAITING_MAX                                                                         \
+    (1024 * 1024) /* content in streams above which their sources are held back */
+#define H2_CONTROL_MAX       1000 /* such control frames */
+#define H2_SMALL_FRAME       256  /* what a DATA frame costs us at least, in bytes of content */
 #define H2_SMALL_TURN        (64 * 1024) /* that much beyond its content may be spent in a turn */
-#define H2_CONTINUATIONS_MAX 8        /* of one block */
+#define H2_CONTINUATIONS_MAX 8           /* of one block */
 #define H2_TRAILERS_MAX      256
 
 struct h2_session;
@@ -50,12 +57,13 @@ struct h2_session;
  *   CLOSED       not found by id any more; waits for the exchange to let go */
 enum h2_state { H2_IDLE, H2_OPEN, H2_HALF_LOCAL, H2_HALF_REMOTE, H2_CLOSED };
 
-/* A stream ends in two steps that come in any order: the exchange lets it go (is_held false) and it is closed. Then
- * it is recycled. */
+/* A stream ends in two steps that come in any order: the exchange lets it go (is_held false)
+ * and it is closed. Then it is recycled. */
 struct h2_stream {
     struct stream s;       /* first */
     struct list node;      /* session->streams or ->spare */
-    struct list send_node; /* session->sending: content waits and the stream's window is open; or alone */
+    struct list send_node; /* session->sending: content waits and the stream's window is open;
+                              or alone */
     struct list sent_node; /* session->sent, or alone */
     struct list doom_node; /* session->doomed, or alone */
     struct h2_session *of;
@@ -71,7 +79,7 @@ struct h2_stream {
         struct head *head; /* being collected: head or trailers */
         uint8_t *room;     /* free bytes for its strings, of the arena */
         size_t room_n;
-        size_t bytes;   /* decoded, RFC 9113 6.5.2 */
+        size_t bytes; /* decoded, RFC 9113 6.5.2 */
         size_t cookies;
         slice_t host;
         unsigned pseudo;      /* which have come: bits by enum h2_pseudo */
@@ -81,11 +89,11 @@ struct h2_stream {
         unsigned interims;    /* heads before it */
         bool is_ended;
         bool any;
-        int64_t expected;   /* content that is still to come; -1: not known */
-        size_t outstanding; /* content without credit */
-        int64_t window;     /* what the peer may still send */
-        uint32_t owed;      /* credit that it has not been told of */
-        uint64_t seen;      /* content that has come */
+        int64_t expected;            /* content that is still to come; -1: not known */
+        size_t outstanding;          /* content without credit */
+        int64_t window;              /* what the peer may still send */
+        uint32_t owed;               /* credit that it has not been told of */
+        uint64_t seen;               /* content that has come */
         uint64_t rate_ms, rate_seen; /* when it was last looked at, and what it was then */
     } in;
 
@@ -93,14 +101,14 @@ struct h2_stream {
         struct buf bytes;    /* content that has not become frames */
         struct buf trailers; /* struct h2_pair + bytes, repeated */
         bool has_head, is_ended, has_trailers;
-        bool is_finished;  /* a frame with END_STREAM was written */
-        bool is_dead;      /* the peer takes no more: content is dropped, reported as sent */
+        bool is_finished; /* a frame with END_STREAM was written */
+        bool is_dead;     /* the peer takes no more: content is dropped, reported as sent */
         bool is_head_request, is_connect_request; /* back: what the answer must look like */
-        size_t unreported; /* became frames, on_sent not called yet */
-        int64_t window;    /* what the peer lets us send; SETTINGS can make it negative */
-        uint32_t turn;     /* session->turn of `direct` */
-        uint32_t direct;   /* bytes that went past the queue in that turn */
-        uint64_t head_at;  /* session->handed when the head was written */
+        size_t unreported;                        /* became frames, on_sent not called yet */
+        int64_t window;   /* what the peer lets us send; SETTINGS can make it negative */
+        uint32_t turn;    /* session->turn of `direct` */
+        uint32_t direct;  /* bytes that went past the queue in that turn */
+        uint64_t head_at; /* session->handed when the head was written */
     } out;
 
     bool got_reset; /* RST_STREAM came, with: */
@@ -119,10 +127,12 @@ struct h2_session {
     uint32_t magic;
     bool is_server;
     bool is_gone;        /* on_closed has begun */
-    bool is_terminating; /* GOAWAY with an error is written; input is dropped, h2_on_turn closes */
+    bool is_terminating; /* GOAWAY with an error is written; input is dropped, h2_on_turn closes
+                          */
     bool has_said_bye;   /* client: the last GOAWAY is written */
     bool is_watching;    /* the tick is armed */
-    bool is_held_up;     /* PAUSE_OWNER is set until the next turn: too much of one kind in this one */
+    bool is_held_up; /* PAUSE_OWNER is set until the next turn: too much of one kind in this one
+                      */
     struct conn *conn;
     struct http_limits limits;
     struct flood flood;
@@ -138,27 +148,29 @@ struct h2_session {
 
     struct { /* cutting what comes in */
         uint32_t preface_left;
-        bool has_first; /* the first frame, which must be SETTINGS, was seen */
+        bool has_first;  /* the first frame, which must be SETTINGS, was seen */
         bool has_header; /* `frame` is checked, and not DATA; its payload is coming */
         uint8_t header_n, header[H2_FRAME_HEADER]; /* the beginning of a frame header */
         struct h2_frame frame;
-        struct buf part; /* the beginning of its payload, if that comes in more than one piece */
+        struct buf
+            part; /* the beginning of its payload, if that comes in more than one piece */
     } in;
 
-    struct { /* the DATA frame whose payload is coming */
+    struct {                         /* the DATA frame whose payload is coming */
         uint32_t id, left, pad_left; /* bytes that are still to come */
         bool is_open, wants_pad, is_end;
         struct h2_stream *st; /* NULL: dropped */
     } data;
 
-    struct { /* the header block that is being received */
+    struct {          /* the header block that is being received */
         bool is_open; /* CONTINUATION must follow */
         bool is_end;  /* the HEADERS frame had END_STREAM */
         uint32_t id;
         struct h2_stream *st; /* NULL: decoded and dropped */
         struct buf bytes;
         unsigned continuations;
-        enum h2_error refuse; /* the stream gets RST_STREAM with this when the block is complete */
+        enum h2_error
+            refuse; /* the stream gets RST_STREAM with this when the block is complete */
         uint64_t since_ms;
     } block;
     struct hpack_decoder decoder;
@@ -253,16 +265,17 @@ void h2_stream_enter(struct h2_stream *st, enum h2_state next);
 void h2_stream_let_go(struct h2_stream *st); /* recycles it when both steps are done */
 void h2_stream_free_spares(struct h2_session *x);
 /* The last event of a stream that the exchange has. */
-void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error, const char *code,
-                    const char *text);
-/* A frame with END_STREAM was written, or came. What follows from it is done; the stream may be gone. */
+void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error,
+                    const char *code, const char *text);
+/* A frame with END_STREAM was written, or came. What follows from it is done; the stream may be
+ * gone. */
 void h2_stream_end_local(struct h2_stream *st);
 void h2_stream_end_remote(struct h2_stream *st);
 /* The peer broke the rules on it: RST_STREAM, and the exchange is told. */
 void h2_stream_break(struct h2_stream *st, enum refusal why, enum h2_error code);
 /* Its content comes too slowly. */
 void h2_stream_cut_slow(struct h2_stream *st);
-void h2_stream_on_reset(struct h2_stream *st, uint32_t code); /* RST_STREAM came */
+void h2_stream_on_reset(struct h2_stream *st, uint32_t code);       /* RST_STREAM came */
 void h2_stream_doom(struct h2_stream *st, enum stream_error error); /* fails from the loop */
 /* What should be sent cannot be: RST_STREAM now, the exchange is told from the loop. */
 void h2_stream_give_up(struct h2_stream *st);
@@ -271,14 +284,16 @@ void h2_stream_report_sent(struct h2_session *x);
 
 /* receive.c */
 size_t h2_on_bytes(struct conn *c, slice_t bytes);
-void h2_take_held_up(struct h2_session *x); /* a new turn: goes on where there was too much of something */
+void h2_take_held_up(
+    struct h2_session *x); /* a new turn: goes on where there was too much of something */
 
 /* stall.c: who holds us up. Looked at with every tick; may end streams and the connection. */
 void h2_look_for_stalls(struct h2_session *x, uint64_t now_ms);
 
 /* control.c */
 void h2_on_control(struct h2_session *x, const struct h2_frame *f, slice_t payload);
-/* A frame on a stream that is no more, or never was (RFC 9113 5.1): false if that ends the connection. */
+/* A frame on a stream that is no more, or never was (RFC 9113 5.1): false if that ends the
+ * connection. */
 bool h2_may_ignore(struct h2_session *x, uint32_t id);
 
 /* blocks.c */
@@ -286,12 +301,14 @@ void h2_on_headers(struct h2_session *x, const struct h2_frame *f, slice_t paylo
 void h2_on_continuation(struct h2_session *x, const struct h2_frame *f, slice_t payload);
 
 /* output.c */
-void h2_write_control(struct h2_session *x, uint8_t type, uint8_t flags, uint32_t id, const void *payload,
-                      size_t n);
-void h2_write_u32(struct h2_session *x, uint8_t type, uint32_t id, uint32_t value); /* RST, WINDOW_UPDATE */
+void h2_write_control(struct h2_session *x, uint8_t type, uint8_t flags, uint32_t id,
+                      const void *payload, size_t n);
+void h2_write_u32(struct h2_session *x, uint8_t type, uint32_t id,
+                  uint32_t value); /* RST, WINDOW_UPDATE */
 void h2_write_goaway(struct h2_session *x, uint32_t last_id, enum h2_error code);
 /* HEADERS and, over 16 KiB, CONTINUATION. False: no memory (the conn ends by itself). */
-bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, size_t room, bool is_end);
+bool h2_write_block(struct h2_stream *st, struct hpack_out *fields, size_t n, size_t room,
+                    bool is_end);
 /* Content; is_end: it is the last. The stream may be gone afterwards if it was not held. */
 void h2_send_content(struct h2_stream *st, slice_t bytes, bool is_end);
 /* Lets waiting content out, in turns, until the conn is full or nothing may go. */
@@ -314,13 +331,15 @@ enum h2_pseudo {
     H2_STATUS = 1 << 4,
     H2_UNKNOWN_PSEUDO = 1 << 5
 };
-/* Adds a field of an open block to the stream's head. REFUSED_NOTHING, or why the block is refused. */
+/* Adds a field of an open block to the stream's head. REFUSED_NOTHING, or why the block is
+ * refused. */
 enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f);
 /* The block is complete: checks across fields. */
 enum refusal h2_finish_request(struct h2_stream *st, bool is_end);
 enum refusal h2_finish_response(struct h2_stream *st, bool is_end);
 enum refusal h2_finish_trailers(struct h2_stream *st, bool is_end);
-/* Writes a head, or trailers. False: a byte that may not be sent, too many fields, or no memory: nothing was written. */
+/* Writes a head, or trailers. False: a byte that may not be sent, too many fields, or no
+ * memory: nothing was written. */
 bool h2_write_head(struct h2_stream *st, const struct head *h, bool is_request, bool is_end);
 bool h2_write_trailers(struct h2_stream *st, const struct field *fields, size_t n);
 

@@ -1,4 +1,5 @@
-/* Peers that hold us up: windows that stay shut while content waits, and content of a request that hardly comes.
+/* Peers that hold us up: windows that stay shut while content waits, and content of a request
+ * that hardly comes.
  *
  * Neither is about silence: a stream on which nobody has anything to say may live for ever. */
 #include "proxy/http2/session.h"
@@ -25,8 +26,8 @@ static void look_at_windows(struct h2_session *x, uint64_t now_ms)
     }
 }
 
-/* Whether the peer owes content that it could send: it has said how much, and its windows are open. A stream of messages says
- * no length. */
+/* Whether the peer owes content that it could send: it has said how much, and its windows are
+ * open. A stream of messages says no length. */
 static bool owes_content(const struct h2_session *x, const struct h2_stream *st)
 {
     return st->in.expected > 0 && st->is_held && !st->in.is_ended && st->in.window > 0 &&
@@ -56,7 +57,8 @@ static bool cut_one_slow(struct h2_session *x, uint64_t now_ms)
     LIST_EACH (node, &x->streams) {
         struct h2_stream *st = CONTAINER_OF(node, struct h2_stream, node);
 
-        if ((st->state == H2_OPEN || st->state == H2_HALF_LOCAL) && is_too_slow(x, st, now_ms)) {
+        if ((st->state == H2_OPEN || st->state == H2_HALF_LOCAL) &&
+            is_too_slow(x, st, now_ms)) {
             h2_stream_cut_slow(st);
             return true;
         }

@@ -1,5 +1,5 @@
-/* HTTP/2 streams: their states, what the exchange may do with one (struct stream_ops), and their end. See session.h for
- * who calls whom. */
+/* HTTP/2 streams: their states, what the exchange may do with one (struct stream_ops), and
+ * their end. See session.h for who calls whom. */
 #include "proxy/http2/session.h"
 
 #include "kit/clock.h"
@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ARENA_MAX   (256 * 1024)
-#define SPARES_MAX  (512 * 1024) /* bytes of streams that wait, per connection; given back when it is idle */
-#define KEEP_MAX    (32 * 1024)  /* of a spare's buffers */
+#define ARENA_MAX (256 * 1024)
+#define SPARES_MAX                                                                             \
+    (512 * 1024) /* bytes of streams that wait, per connection; given back when it is idle */
+#define KEEP_MAX (32 * 1024) /* of a spare's buffers */
 
 /* ---- states ---- */
 
@@ -223,8 +224,8 @@ static void detach(struct h2_stream *st)
 
 /* ---- ends ---- */
 
-void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error, const char *code,
-                    const char *text)
+void h2_stream_fail(struct h2_stream *st, enum stream_error error, uint32_t http2_error,
+                    const char *code, const char *text)
 {
     struct stream_failure f = {
         .error = error,
@@ -305,7 +306,8 @@ void h2_stream_end_local(struct h2_stream *st)
 {
     bool is_enough = st->s.is_front && !st->is_held && !st->in.is_ended;
 
-    if (is_enough) { /* the answer is out and nobody wants the rest of the request (RFC 9113 8.1) */
+    if (is_enough) { /* the answer is out and nobody wants the rest of the request (RFC
+                        9113 8.1) */
         st->depth++;
         cut(st, H2_NO_ERROR);
         account_end(st);
@@ -345,7 +347,8 @@ void h2_stream_break(struct h2_stream *st, enum refusal why, enum h2_error code)
 void h2_stream_cut_slow(struct h2_stream *st)
 {
     cut(st, H2_ENHANCE_YOUR_CALM);
-    h2_stream_fail(st, STREAM_TOO_LATE, H2_ENHANCE_YOUR_CALM, NULL, "the request's content comes too slowly");
+    h2_stream_fail(st, STREAM_TOO_LATE, H2_ENHANCE_YOUR_CALM, NULL,
+                   "the request's content comes too slowly");
 }
 
 /* What an RST_STREAM of the peer means. */
@@ -421,7 +424,8 @@ static struct h2_stream *stream_of(struct stream *s)
 
 static void send_answer_head(struct h2_stream *st, const struct head *h, bool is_end)
 {
-    if (h->status == 101 || !h2_write_head(st, h, false, is_end)) { /* there is no 101 in HTTP/2 */
+    if (h->status == 101 ||
+        !h2_write_head(st, h, false, is_end)) { /* there is no 101 in HTTP/2 */
         h2_stream_give_up(st);
         return;
     }
@@ -497,7 +501,8 @@ static bool keep_trailers(struct h2_stream *st, const struct field *fields, size
         struct h2_pair pair = {(uint32_t)f->name.n, (uint32_t)f->value.n};
 
         if (f->is_removed ||
-            (field_flags((enum field_token)f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) != 0 ||
+            (field_flags((enum field_token)f->token) & (FIELD_NOT_TRAILER | FIELD_IS_HOP)) !=
+                0 ||
             !http_is_token(f->name) || !http_is_field_value(f->value))
             continue;
         is_ok = buf_add(&st->out.trailers, &pair, sizeof(pair)) == OK &&
@@ -574,8 +579,9 @@ static void stream_release(struct stream *s)
     bool is_told = st->out.has_head && st->out.is_ended;
 
     detach(st);
-    /* Content may still be queued: it goes out first. A front that has answered and does not want the rest of the request
-     * says so behind its answer (h2_stream_end_local); everything else is given up now. */
+    /* Content may still be queued: it goes out first. A front that has answered and does not
+     * want the rest of the request says so behind its answer (h2_stream_end_local); everything
+     * else is given up now. */
     if (is_live(st) && (!is_told || (!s->is_front && !st->in.is_ended)))
         cut(st, H2_CANCEL);
     else if (st->state == H2_HALF_LOCAL && s->is_front)

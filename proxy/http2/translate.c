@@ -1,18 +1,23 @@
-/* Heads between struct head and field blocks: the rules of RFC 9113 8.2 and 8.3, and what is stricter here (hardening.md
- * appendix B): Host against :authority, '#' and bytes above 0x7f in the path, userinfo, sizes and counts, cookie crumbs.
+/* Heads between struct head and field blocks: the rules of RFC 9113 8.2 and 8.3, and what is
+ * stricter here (hardening.md appendix B): Host against :authority, '#' and bytes above 0x7f in
+ * the path, userinfo, sizes and counts, cookie crumbs.
  *
- * Whether name and value are legal and what the name means is found out once and noted with the entry of the decoder's table:
- * a field that is sent by its index costs a look at the note and a copy. */
+ * Whether name and value are legal and what the name means is found out once and noted with the
+ * entry of the decoder's table: a field that is sent by its index costs a look at the note and
+ * a copy. */
 #include "proxy/http2/session.h"
 
 #include "kit/attr.h"
 
 #include <string.h>
 
-#define METHOD_MAX  32
-#define ROOM_FIRST  512 /* of a head's strings, taken from the arena at once */
-#define FIELDS_MAX  256 /* of a head that is written */
-#define LIT(text)   {(const uint8_t *)("" text), sizeof(text) - 1}
+#define METHOD_MAX 32
+#define ROOM_FIRST 512 /* of a head's strings, taken from the arena at once */
+#define FIELDS_MAX 256 /* of a head that is written */
+#define LIT(text)                                                                              \
+    {                                                                                          \
+        (const uint8_t *)("" text), sizeof(text) - 1                                           \
+    }
 
 enum note {
     NOTE_KNOWN = 0x8000,  /* looked at */
@@ -112,20 +117,22 @@ static slice_t keep(struct h2_stream *st, slice_t s)
 
 static enum refusal take_status(struct head *h, slice_t v)
 {
-    if (v.n != 3 || v.p[0] < '1' || v.p[0] > '9' || v.p[1] < '0' || v.p[1] > '9' || v.p[2] < '0' ||
-        v.p[2] > '9')
+    if (v.n != 3 || v.p[0] < '1' || v.p[0] > '9' || v.p[1] < '0' || v.p[1] > '9' ||
+        v.p[2] < '0' || v.p[2] > '9')
         return REFUSED_STATUS_LINE;
     h->status = (uint16_t)((v.p[0] - '0') * 100 + (v.p[1] - '0') * 10 + (v.p[2] - '0'));
     return REFUSED_NOTHING;
 }
 
-static enum refusal take_pseudo(struct h2_stream *st, enum h2_pseudo what, const struct hpack_field *f)
+static enum refusal take_pseudo(struct h2_stream *st, enum h2_pseudo what,
+                                const struct hpack_field *f)
 {
     size_t line_max = st->of->limits.line_max;
     struct head *h = st->in.head;
     slice_t *to = NULL;
 
-    /* RFC 9113 8.3: each once, before the others, those of a request in requests; none in trailers. */
+    /* RFC 9113 8.3: each once, before the others, those of a request in requests; none in
+     * trailers. */
     if (st->in.has_head || st->in.has_regular || (st->in.pseudo & what) != 0 ||
         what == H2_UNKNOWN_PSEUDO || (what == H2_STATUS) == st->s.is_front)
         return REFUSED_PSEUDO;
@@ -182,7 +189,8 @@ static enum refusal take_meaning(struct h2_stream *st, enum field_token token, s
         h->expects_continue = true;
         break;
     case FIELD_CONTENT_TYPE:
-        h->is_grpc = v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
+        h->is_grpc =
+            v.n >= 16 && slice_is_nocase(slice(v.p, 16), SLICE_LIT("application/grpc"));
         break;
     case FIELD_IDEMPOTENCY_KEY:
         h->is_idempotent = true;
@@ -193,11 +201,13 @@ static enum refusal take_meaning(struct h2_stream *st, enum field_token token, s
     return REFUSED_NOTHING;
 }
 
-static err_t add_field(struct head *h, struct arena *a, slice_t name, slice_t value, enum field_token token)
+static err_t add_field(struct head *h, struct arena *a, slice_t name, slice_t value,
+                       enum field_token token)
 {
     if (h->n_fields == h->cap_fields)
         return head_add(h, a, name, value);
-    h->fields[h->n_fields++] = (struct field){.name = name, .value = value, .token = (uint16_t)token};
+    h->fields[h->n_fields++] =
+        (struct field){.name = name, .value = value, .token = (uint16_t)token};
     return OK;
 }
 
@@ -222,11 +232,14 @@ enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f)
     if (h->n_fields >= limits->fields_max)
         return REFUSED_FIELD_COUNT;
     token = (enum field_token)(note & NOTE_WHAT);
-    name = token != FIELD_OTHER ? field_name_of(token) : f->is_static_name ? f->name : keep(st, f->name);
+    name = token != FIELD_OTHER ? field_name_of(token)
+           : f->is_static_name  ? f->name
+                                : keep(st, f->name);
     value = f->is_static ? f->value : keep(st, f->value);
     if (name.p == NULL || value.p == NULL ||
         add_field(h, st->s.arena, name, value, token) != OK)
         return REFUSED_NO_MEMORY;
+    h->fields[h->n_fields - 1].is_sensitive = f->is_sensitive;
     if ((note & NOTE_COOKIE) != 0)
         st->in.cookies++;
     return token != FIELD_OTHER ? take_meaning(st, token, value) : REFUSED_NOTHING;
@@ -234,8 +247,8 @@ enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f)
 
 /* ---- reading: across fields ---- */
 
-/* RFC 9113 8.2.3: crumbs become one field again, in one pass. Empty ones add nothing: a value must not end
- * with the blank of a separator. */
+/* RFC 9113 8.2.3: crumbs become one field again, in one pass. Empty ones add nothing: a value
+ * must not end with the blank of a separator. */
 static enum refusal join_cookies(struct h2_stream *st)
 {
     struct head *h = st->in.head;
@@ -276,9 +289,8 @@ static enum refusal join_cookies(struct h2_stream *st)
 
 static bool is_idempotent_method(slice_t m)
 {
-    static const slice_t methods[] = {LIT("GET"),    LIT("HEAD"),
-                                      LIT("PUT"),    LIT("DELETE"),
-                                      LIT("OPTIONS"), LIT("TRACE")};
+    static const slice_t methods[] = {LIT("GET"),    LIT("HEAD"),    LIT("PUT"),
+                                      LIT("DELETE"), LIT("OPTIONS"), LIT("TRACE")};
 
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
         if (slice_is(m, methods[i]))
@@ -321,7 +333,8 @@ static enum refusal finish_connect(struct h2_stream *st)
 
     h->is_connect = true;
     h->content_length = -1;
-    if (!http_is_authority(h->authority) || memchr(h->authority.p, ':', h->authority.n) == NULL ||
+    if (!http_is_authority(h->authority) ||
+        memchr(h->authority.p, ':', h->authority.n) == NULL ||
         (st->in.pseudo & (H2_SCHEME | H2_PATH)) != 0)
         return REFUSED_CONNECT;
     return REFUSED_NOTHING;
@@ -448,12 +461,14 @@ static enum hpack_policy policy_of(enum field_token token, slice_t name)
     }
 }
 
-/* Eight at a time: for bytes that are not ASCII nothing sensible, which is refused by then or soon. */
+/* Eight at a time: for bytes that are not ASCII nothing sensible, which is refused by then or
+ * soon. */
 static uint64_t lower_word(uint64_t w)
 {
     const uint64_t every = UINT64_C(0x0101010101010101);
     uint64_t low = w & (every * 0x7f);
-    uint64_t is_capital = (low + every * (0x80 - 'A')) & ~(low + every * (0x80 - 'Z' - 1)) & ~w & (every * 0x80);
+    uint64_t is_capital =
+        (low + every * (0x80 - 'A')) & ~(low + every * (0x80 - 'Z' - 1)) & ~w & (every * 0x80);
 
     return w | is_capital >> 2;
 }
@@ -527,7 +542,9 @@ static bool put_fields(struct draft *d, struct arena *a, const struct field *fie
         if (d->n >= FIELDS_MAX || name.p == NULL)
             return false;
         put(d, name, f->value, k->static_name)->policy =
-            f->token != FIELD_OTHER ? k->policy : (uint8_t)policy_of(FIELD_OTHER, name);
+            f->is_sensitive           ? HPACK_NEVER_INDEX
+            : f->token != FIELD_OTHER ? k->policy
+                                      : (uint8_t)policy_of(FIELD_OTHER, name);
     }
     return true;
 }
@@ -540,8 +557,7 @@ static bool is_sendable(const struct draft *d)
 
         if (f->is_hit || f->static_entry != 0)
             continue;
-        if (!http_is_field_value(f->value) ||
-            (f->static_name == 0 && !http_is_token(f->name)))
+        if (!http_is_field_value(f->value) || (f->static_name == 0 && !http_is_token(f->name)))
             return false;
     }
     return true;
@@ -562,7 +578,8 @@ static bool write_draft(struct h2_stream *st, struct draft *d, bool is_end)
 }
 
 /* Pseudo fields that the static table has whole. */
-static void put_pseudo(struct draft *d, slice_t name, slice_t value, uint8_t entry, uint8_t other)
+static void put_pseudo(struct draft *d, slice_t name, slice_t value, uint8_t entry,
+                       uint8_t other)
 {
     struct hpack_out *f = put(d, name, value, entry);
 
@@ -590,13 +607,15 @@ static bool put_request(struct draft *d, const struct head *h)
 /* The grammars of pseudo fields that are not in the table yet. */
 static bool is_request_sendable(const struct head *h)
 {
-    return http_is_token(h->method) && (h->is_connect || (http_is_path(h->path) && is_scheme(h->scheme))) &&
+    return http_is_token(h->method) &&
+           (h->is_connect || (http_is_path(h->path) && is_scheme(h->scheme))) &&
            (h->authority.n == 0 || http_is_authority(h->authority));
 }
 
 static bool put_status(struct draft *d, uint16_t status)
 {
-    static const uint16_t in_table[] = {200, 204, 206, 304, 400, 404, 500}; /* entries 8 to 14 */
+    static const uint16_t in_table[] = {200, 204, 206, 304,
+                                        400, 404, 500}; /* entries 8 to 14 */
     struct hpack_out *f;
 
     if (status < 100 || status > 999)
@@ -616,14 +635,17 @@ bool h2_write_head(struct h2_stream *st, const struct head *h, bool is_request, 
     struct draft d;
 
     draft_init(&d);
-    if (is_request ? !is_request_sendable(h) || !put_request(&d, h) : !put_status(&d, h->status))
+    if (is_request ? !is_request_sendable(h) || !put_request(&d, h)
+                   : !put_status(&d, h->status))
         return false;
     if (h->content_length >= 0 && !h->is_connect)
-        put(&d, SLICE_LIT("content-length"), slice_of_u64((uint64_t)h->content_length, d.length), 28)
+        put(&d, SLICE_LIT("content-length"),
+            slice_of_u64((uint64_t)h->content_length, d.length), 28)
             ->policy = HPACK_NO_INDEX;
     if (is_request && h->accepts_trailers)
         (void)put(&d, SLICE_LIT("te"), SLICE_LIT("trailers"), 0);
-    return put_fields(&d, st->s.arena, h->fields, h->n_fields, FIELD_IS_HOP | FIELD_IS_FRAMING) &&
+    return put_fields(&d, st->s.arena, h->fields, h->n_fields,
+                      FIELD_IS_HOP | FIELD_IS_FRAMING) &&
            write_draft(st, &d, is_end);
 }
 
@@ -632,6 +654,7 @@ bool h2_write_trailers(struct h2_stream *st, const struct field *fields, size_t 
     struct draft d;
 
     draft_init(&d);
-    return put_fields(&d, st->s.arena, fields, n, FIELD_IS_HOP | FIELD_IS_FRAMING | FIELD_NOT_TRAILER) &&
+    return put_fields(&d, st->s.arena, fields, n,
+                      FIELD_IS_HOP | FIELD_IS_FRAMING | FIELD_NOT_TRAILER) &&
            d.n > 0 && write_draft(st, &d, true);
 }

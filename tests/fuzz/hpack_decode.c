@@ -1,9 +1,9 @@
-/* Arbitrary bytes as header blocks: our decoder beside nghttp2's. What both take they read alike; a block that one of them
- * refuses ends the connection, so the comparison ends there.
+/* Arbitrary bytes as header blocks: our decoder beside nghttp2's. What both take they read
+ * alike; a block that one of them refuses ends the connection, so the comparison ends there.
  *
  * The input is blocks, each behind two bytes of length. */
-#include "kit/err.h"
 #include "proxy/http2/hpack_decode.h"
+#include "kit/err.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>

@@ -1,10 +1,11 @@
-/* The same heads through both pairs: our encoder into nghttp2's inflater, nghttp2's deflater into our decoder. Everything
- * that goes in comes out, in order.
+/* The same heads through both pairs: our encoder into nghttp2's inflater, nghttp2's deflater
+ * into our decoder. Everything that goes in comes out, in order.
  *
  * The input is a program: a byte says what follows.
  *   0xff          the head is complete
  *   0xfe b        the table gets b * 16 bytes (b * 17 for the odd ones)
- *   otherwise     a field: bits 0..1 the policy, bits 2..4 where its name is from, then lengths and bytes */
+ *   otherwise     a field: bits 0..1 the policy, bits 2..4 where its name is from, then lengths
+ * and bytes */
 #include "kit/err.h"
 #include "proxy/http2/hpack_decode.h"
 #include "proxy/http2/hpack_encode.h"
@@ -72,11 +73,12 @@ static void from_nghttp2(struct run *r)
     slice_t in;
 
     for (size_t i = 0; i < r->n; i++)
-        nv[i] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)r->fields[i].name.p,
-                             .value = (uint8_t *)(uintptr_t)r->fields[i].value.p,
-                             .namelen = r->fields[i].name.n,
-                             .valuelen = r->fields[i].value.n,
-                             .flags = r->fields[i].policy == HPACK_NEVER_INDEX ? NGHTTP2_NV_FLAG_NO_INDEX : 0};
+        nv[i] = (nghttp2_nv){
+            .name = (uint8_t *)(uintptr_t)r->fields[i].name.p,
+            .value = (uint8_t *)(uintptr_t)r->fields[i].value.p,
+            .namelen = r->fields[i].name.n,
+            .valuelen = r->fields[i].value.n,
+            .flags = r->fields[i].policy == HPACK_NEVER_INDEX ? NGHTTP2_NV_FLAG_NO_INDEX : 0};
     room = nghttp2_hd_deflate_bound(r->deflater, nv, r->n);
     block = malloc(room + 1);
     MUST(block != NULL);
@@ -113,7 +115,8 @@ static slice_t take(slice_t *in, size_t n)
 
 static void add(struct run *r, uint8_t op, slice_t *in)
 {
-    static const char *const names[] = {":path", "content-type", "x-a", "authorization", "x-b", "cookie", ":status"};
+    static const char *const names[] = {":path", "content-type", "x-a",    "authorization",
+                                        "x-b",   "cookie",       ":status"};
     struct hpack_out *f = &r->fields[r->n++];
     size_t len = in->n > 0 ? take(in, 1).p[0] : 0;
 

@@ -1,5 +1,6 @@
-/* Ends that nobody wished for, in every state of a stream, in either role: the peer resets, the peer dies, our own side
- * gives up. And who holds us up: windows that stay shut, content that hardly comes. */
+/* Ends that nobody wished for, in every state of a stream, in either role: the peer resets, the
+ * peer dies, our own side gives up. And who holds us up: windows that stay shut, content that
+ * hardly comes. */
 #include "tests/unit/proxy/http2/duo.h"
 
 #include "proxy/http2/session.h"
@@ -18,16 +19,29 @@ struct cell {
 /* by role of the victim (server, client), state, event */
 static const struct cell cells[2][ATS][BLOWS] = {
     {
-        [OPEN] = {{STREAM_CANCELLED, NOTHING}, {STREAM_CANCELLED, STREAM_LOST}, {NOTHING, STREAM_CANCELLED}},
-        [HALF_LOCAL] = {{STREAM_CANCELLED, NOTHING}, {STREAM_CANCELLED, STREAM_LOST}, {NOTHING, NOTHING}},
-        [HALF_REMOTE] = {{STREAM_CANCELLED, NOTHING}, {STREAM_CANCELLED, STREAM_LOST}, {NOTHING, STREAM_CANCELLED}},
+        [OPEN] = {{STREAM_CANCELLED, NOTHING},
+                  {STREAM_CANCELLED, STREAM_LOST},
+                  {NOTHING, STREAM_CANCELLED}},
+        [HALF_LOCAL] = {{STREAM_CANCELLED, NOTHING},
+                        {STREAM_CANCELLED, STREAM_LOST},
+                        {NOTHING, NOTHING}},
+        [HALF_REMOTE] = {{STREAM_CANCELLED, NOTHING},
+                         {STREAM_CANCELLED, STREAM_LOST},
+                         {NOTHING, STREAM_CANCELLED}},
         [RESET] = {{NOTHING, NOTHING}, {NOTHING, NOTHING}, {NOTHING, NOTHING}},
     },
     {
-        [OPEN] = {{STREAM_CANCELLED, NOTHING}, {STREAM_LOST, STREAM_LOST}, {NOTHING, STREAM_CANCELLED}},
-        [HALF_LOCAL] = {{STREAM_CANCELLED, NOTHING}, {STREAM_LOST, STREAM_LOST}, {NOTHING, STREAM_CANCELLED}},
-        /* the answer is complete: a reset says only that the rest of the request is not wanted */
-        [HALF_REMOTE] = {{NOTHING, NOTHING}, {STREAM_LOST, STREAM_LOST}, {NOTHING, STREAM_CANCELLED}},
+        [OPEN] = {{STREAM_CANCELLED, NOTHING},
+                  {STREAM_LOST, STREAM_LOST},
+                  {NOTHING, STREAM_CANCELLED}},
+        [HALF_LOCAL] = {{STREAM_CANCELLED, NOTHING},
+                        {STREAM_LOST, STREAM_LOST},
+                        {NOTHING, STREAM_CANCELLED}},
+        /* the answer is complete: a reset says only that the rest of the request is not wanted
+         */
+        [HALF_REMOTE] = {{NOTHING, NOTHING},
+                         {STREAM_LOST, STREAM_LOST},
+                         {NOTHING, STREAM_CANCELLED}},
         [RESET] = {{NOTHING, NOTHING}, {NOTHING, NOTHING}, {NOTHING, NOTHING}},
     },
 };
@@ -57,13 +71,15 @@ static void give_up(struct rig *r, enum stream_error why)
     r->s->ops->reset(r->s, why);
 }
 
-static void expect(const struct rig *r, unsigned had, int want, const char *who, int client, int at, int event)
+static void expect(const struct rig *r, unsigned had, int want, const char *who, int client,
+                   int at, int event)
 {
     unsigned failed = r->failed - had;
 
-    if (failed != (want == NOTHING ? 0u : 1u) || (want != NOTHING && (int)r->failure.error != want))
-        fail_msg("%s, victim %s, state %d, event %d: %u events, error %d", who, client ? "client" : "server",
-                 at, event, failed, (int)r->failure.error);
+    if (failed != (want == NOTHING ? 0u : 1u) ||
+        (want != NOTHING && (int)r->failure.error != want))
+        fail_msg("%s, victim %s, state %d, event %d: %u events, error %d", who,
+                 client ? "client" : "server", at, event, failed, (int)r->failure.error);
 }
 
 static void every_state_ends(void **state)
@@ -160,7 +176,8 @@ static void content_must_come(void **state)
 
     (void)state;
     limits.body_rate_min = 240;
-    /* 0: announced and not sent; 1: announced, sent fast enough; 2: a stream of messages; 3: we keep the window shut */
+    /* 0: announced and not sent; 1: announced, sent fast enough; 2: a stream of messages; 3: we
+     * keep the window shut */
     for (int kind = 0; kind < 4; kind++) {
         static char bytes[STREAM_WINDOW];
         struct duo d;

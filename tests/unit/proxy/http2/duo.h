@@ -1,4 +1,5 @@
-/* Our HTTP/2 client codec and our server codec at the two ends of a socket pair, both in one loop. */
+/* Our HTTP/2 client codec and our server codec at the two ends of a socket pair, both in one
+ * loop. */
 #ifndef TESTS_UNIT_PROXY_HTTP2_DUO_H
 #define TESTS_UNIT_PROXY_HTTP2_DUO_H
 
@@ -51,7 +52,8 @@ static inline void run(struct duo *d)
         rig_run(&d->f);
 }
 
-static inline struct stream *ask(struct duo *d, const char *method, const char *path, bool is_end)
+static inline struct stream *ask(struct duo *d, const char *method, const char *path,
+                                 bool is_end)
 {
     struct head h;
 

@@ -87,10 +87,24 @@ static void padding_and_priority(void **state)
         {H2_FLAG_PADDED, {(const uint8_t *)"\1a\0", 3}, H2_NO_ERROR, 1, 0},
         {H2_FLAG_PADDED, {(const uint8_t *)"\2ab", 3}, H2_NO_ERROR, 0, 0},
         {H2_FLAG_PADDED, {(const uint8_t *)"\3ab", 3}, H2_PROTOCOL_ERROR, 0, 0},
-        {H2_FLAG_PRIORITY, {(const uint8_t *)"\x80\0\0\5\x10" "a", 6}, H2_NO_ERROR, 1, 5},
+        {H2_FLAG_PRIORITY,
+         {(const uint8_t *)"\x80\0\0\5\x10"
+                           "a",
+          6},
+         H2_NO_ERROR,
+         1,
+         5},
         {H2_FLAG_PRIORITY, {(const uint8_t *)"\0\0\0\5", 4}, H2_FRAME_SIZE_ERROR, 0, 0},
-        {H2_FLAG_PRIORITY | H2_FLAG_PADDED, {(const uint8_t *)"\1\0\0\0\5\0ab", 8}, H2_NO_ERROR, 1, 5},
-        {H2_FLAG_PRIORITY | H2_FLAG_PADDED, {(const uint8_t *)"\3\0\0\0\5\0ab", 8}, H2_PROTOCOL_ERROR, 0, 5},
+        {H2_FLAG_PRIORITY | H2_FLAG_PADDED,
+         {(const uint8_t *)"\1\0\0\0\5\0ab", 8},
+         H2_NO_ERROR,
+         1,
+         5},
+        {H2_FLAG_PRIORITY | H2_FLAG_PADDED,
+         {(const uint8_t *)"\3\0\0\0\5\0ab", 8},
+         H2_PROTOCOL_ERROR,
+         0,
+         5},
     };
 
     (void)state;
@@ -101,7 +115,8 @@ static void padding_and_priority(void **state)
 
         if (h2_frame_unpad(&f, &payload, &depends_on) != cases[i].want)
             fail_msg("case %zu", i);
-        if (cases[i].want == H2_NO_ERROR && (payload.n != cases[i].left || depends_on != cases[i].depends_on))
+        if (cases[i].want == H2_NO_ERROR &&
+            (payload.n != cases[i].left || depends_on != cases[i].depends_on))
             fail_msg("case %zu: %zu left", i, payload.n);
     }
 }
@@ -112,7 +127,8 @@ static void settings_have_ranges(void **state)
     assert_int_equal(h2_setting_check(H2_SET_ENABLE_PUSH, 1), H2_NO_ERROR);
     assert_int_equal(h2_setting_check(H2_SET_ENABLE_PUSH, 2), H2_PROTOCOL_ERROR);
     assert_int_equal(h2_setting_check(H2_SET_INITIAL_WINDOW_SIZE, 0x7fffffff), H2_NO_ERROR);
-    assert_int_equal(h2_setting_check(H2_SET_INITIAL_WINDOW_SIZE, 0x80000000), H2_FLOW_CONTROL_ERROR);
+    assert_int_equal(h2_setting_check(H2_SET_INITIAL_WINDOW_SIZE, 0x80000000),
+                     H2_FLOW_CONTROL_ERROR);
     assert_int_equal(h2_setting_check(H2_SET_MAX_FRAME_SIZE, 16383), H2_PROTOCOL_ERROR);
     assert_int_equal(h2_setting_check(H2_SET_MAX_FRAME_SIZE, 16384), H2_NO_ERROR);
     assert_int_equal(h2_setting_check(H2_SET_MAX_FRAME_SIZE, 16777215), H2_NO_ERROR);

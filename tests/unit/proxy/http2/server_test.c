@@ -272,6 +272,32 @@ static void request_heads(void **state)
     }
 }
 
+/* RFC 7541 7.1.3: what one hop must not index no hop may. (The peer of these tests sends everything so.) */
+static void what_is_sensitive_stays_so(void **state)
+{
+    static const char *const pairs[] = {BASE, "x-secret", "s", NULL};
+    struct peer p;
+    struct head h;
+    slice_t in;
+
+    (void)state;
+    start(&p);
+    say_headers(&p, 1, true, pairs);
+    rig_run(&p.r);
+    assert_true(head_find_name(p.r.head, SLICE_LIT("x-secret"))->is_sensitive);
+    head_init(&h);
+    h.status = 200;
+    assert_true(head_add(&h, p.r.s->arena, SLICE_LIT("x-secret"), SLICE_LIT("s")) == OK);
+    h.fields[0].is_sensitive = true;
+    buf_consume(&p.r.in, buf_len(&p.r.in));
+    p.r.s->ops->send_head(p.r.s, &h, true);
+    rig_run(&p.r);
+    in = buf_slice(&p.r.in);
+    assert_int_equal(in.n, 9 + 1 + 1 + 1 + 8 + 1 + 1);
+    assert_memory_equal(slice_skip(in, 9 + 1).p, "\x10", 1);
+    done(&p);
+}
+
 static void cookie_crumbs_are_joined(void **state)
 {
     static const char *const pairs[] = {BASE, "cookie", "", "cookie", "a=1", "x", "y", "cookie", "b=2", "cookie", "", NULL};
@@ -677,6 +703,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_heads),
+        cmocka_unit_test(what_is_sensitive_stays_so),
         cmocka_unit_test(cookie_crumbs_are_joined),
         cmocka_unit_test(frames_on_closed_streams),
         cmocka_unit_test(connection_errors_close_with_a_reason),
