@@ -43,7 +43,7 @@ LAYERS = [
     ("series, tally", r"proxy/series/|proxy/tally"),
     ("kit: buf, arena, clock, timer", r"actors/kit/"),
 ]
-CALLS = ("read", "send", "epoll_wait", "epoll_ctl", "malloc", "calloc", "realloc", "free", "clock_gettime",
+CALLS = ("syscall", "read", "send", "epoll_wait", "epoll_ctl", "malloc", "calloc", "realloc", "free", "clock_gettime",
          "event_active", "event_add_nolock_", "event_del_nolock_", "recv", "HMAC", "EVP_EncryptUpdate",
          "EVP_DecryptUpdate", "EVP_CipherInit_ex")
 
