@@ -76,6 +76,26 @@ err_t refusal_fill_for(enum refusal r, slice_t field, struct arena *a, struct he
     return head_add(h, a, SLICE_LIT("l5d-proxy-error"), sentence);
 }
 
+err_t refusal_make_grpc(enum refusal r, slice_t field, struct arena *a, struct head *h)
+{
+    const struct code_info *info = refusal_code(r, false);
+    char text[256], number[8];
+    slice_t status, message;
+
+    (void)snprintf(number, sizeof(number), "%u", info->grpc);
+    (void)snprintf(text, sizeof(text), "%s %s: %s", info->id, info->name,
+                   refusal_text_for(r, field, a));
+    status = arena_copy(a, slice_str(number));
+    message = arena_copy(a, slice_str(text));
+    if (status.p == NULL || message.p == NULL)
+        return ERR_OF(NOMEM);
+    h->status = 200;
+    h->content_length = -1;
+    TRY(head_add(h, a, SLICE_LIT("content-type"), SLICE_LIT("application/grpc")));
+    TRY(head_add(h, a, SLICE_LIT("grpc-status"), status));
+    return head_add(h, a, SLICE_LIT("grpc-message"), message);
+}
+
 slice_t http_reason(uint16_t status)
 {
     static const struct {

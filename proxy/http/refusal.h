@@ -27,6 +27,8 @@ const char *refusal_text(enum refusal r); /* the clause of the table */
 MUST_USE err_t refusal_fill(enum refusal r, struct arena *a, struct head *h);
 /* The same, naming the field at fault (bytes of a peer: what is no name is left out; empty: none). */
 MUST_USE err_t refusal_fill_for(enum refusal r, slice_t field, struct arena *a, struct head *h);
+/* Makes of that answer one that a gRPC client understands: 200 with grpc-status and grpc-message. NOMEM. */
+MUST_USE err_t refusal_make_grpc(enum refusal r, slice_t field, struct arena *a, struct head *h);
 /* The clause of the table with the field at fault, in the arena; the clause alone if there is none, or no memory. */
 const char *refusal_text_for(enum refusal r, slice_t field, struct arena *a);
 

@@ -5,15 +5,20 @@
 
 #include "kit/clock.h"
 
+#include <string.h>
+
 /* ---- heads that are complete ---- */
 
 /* The codec's own answer to a request that did not become one. */
-static void answer_refusal(struct h2_stream *st, enum refusal why)
+static void answer_refusal(struct h2_stream *st, enum refusal why, bool is_grpc)
 {
+    slice_t fault = slice(st->of->block.fault, st->of->block.fault_n);
     struct head h;
 
     head_init(&h);
-    if (refusal_fill(why, &st->own, &h) != OK || !h2_write_head(st, &h, false, true)) {
+    if (refusal_fill_for(why, fault, &st->own, &h) != OK ||
+        (is_grpc && refusal_make_grpc(why, fault, &st->own, &h) != OK) ||
+        !h2_write_head(st, &h, false, true)) {
         h2_stream_break(st, why, H2_INTERNAL_ERROR);
         return;
     }
@@ -31,6 +36,7 @@ static void refuse_request(struct h2_stream *st, enum refusal why)
 {
     struct h2_session *x = st->of;
     bool is_huge = refusal_code(why, false)->http == 431;
+    bool is_grpc = st->in.head != NULL && st->in.head->is_grpc;
 
     st->in.head = NULL;
     if (is_answered(why)) {
@@ -38,7 +44,7 @@ static void refuse_request(struct h2_stream *st, enum refusal why)
             x->front.on_refused(x->front.arg, x->conn, refusal_code(why, false)->name);
         st->broken = why;
         st->in.has_head = true;
-        answer_refusal(st, why);
+        answer_refusal(st, why, is_grpc);
     } else {
         h2_stream_break(st, why, H2_PROTOCOL_ERROR);
     }
@@ -190,6 +196,23 @@ static bool is_bomb(struct h2_session *x, size_t decoded)
     return true;
 }
 
+static void note_fault(struct h2_session *x, slice_t name)
+{
+    x->block.fault_n = name.n < H2_FAULT_MAX ? name.n : H2_FAULT_MAX;
+    memcpy(x->block.fault, name.p, x->block.fault_n);
+}
+
+static void take(struct h2_stream *st, const struct hpack_field *f)
+{
+    if (st->in.refused != REFUSED_NOTHING) {
+        h2_skip_field(st, f);
+        return;
+    }
+    st->in.refused = h2_take_field(st, f);
+    if (UNLIKELY(st->in.refused != REFUSED_NOTHING))
+        note_fault(st->of, f->name);
+}
+
 static void decode(struct h2_session *x, slice_t block)
 {
     struct h2_stream *st = x->block.st;
@@ -198,6 +221,7 @@ static void decode(struct h2_session *x, slice_t block)
     enum hpack_got got;
 
     x->block.is_open = false;
+    x->block.fault_n = 0;
     hpack_decode_begin(&x->decoder, block.n);
     if (st != NULL)
         begin_head(st);
@@ -205,8 +229,8 @@ static void decode(struct h2_session *x, slice_t block)
         decoded += f.name.n + f.value.n + HPACK_OVERHEAD;
         if (UNLIKELY(is_bomb(x, decoded)))
             return;
-        if (st != NULL && st->in.head != NULL && st->in.refused == REFUSED_NOTHING)
-            st->in.refused = h2_take_field(st, &f);
+        if (st != NULL && st->in.head != NULL)
+            take(st, &f);
     }
     if (got == HPACK_END)
         block_complete(x);

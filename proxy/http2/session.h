@@ -42,6 +42,7 @@
 #define H2_SMALL_FRAME       256  /* what a DATA frame costs us at least, in bytes of content */
 #define H2_SMALL_TURN        (64 * 1024) /* that much beyond its content may be spent in a turn */
 #define H2_CONTINUATIONS_MAX 8           /* of one block */
+#define H2_FAULT_MAX         64          /* bytes of a field name that an answer repeats */
 #define H2_TRAILERS_MAX      256
 
 struct h2_session;
@@ -172,6 +173,8 @@ struct h2_session {
         enum h2_error
             refuse; /* the stream gets RST_STREAM with this when the block is complete */
         uint64_t since_ms;
+        uint8_t fault[H2_FAULT_MAX]; /* name of the field for which the head is refused */
+        size_t fault_n;
     } block;
     struct hpack_decoder decoder;
     struct hpack_encoder encoder;
@@ -334,6 +337,8 @@ enum h2_pseudo {
 /* Adds a field of an open block to the stream's head. REFUSED_NOTHING, or why the block is
  * refused. */
 enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f);
+/* A field behind the one for which the head is refused: only what its answer depends on. */
+void h2_skip_field(struct h2_stream *st, const struct hpack_field *f);
 /* The block is complete: checks across fields. */
 enum refusal h2_finish_request(struct h2_stream *st, bool is_end);
 enum refusal h2_finish_response(struct h2_stream *st, bool is_end);

@@ -245,6 +245,12 @@ enum refusal h2_take_field(struct h2_stream *st, const struct hpack_field *f)
     return token != FIELD_OTHER ? take_meaning(st, token, value) : REFUSED_NOTHING;
 }
 
+void h2_skip_field(struct h2_stream *st, const struct hpack_field *f)
+{
+    if (field_token_of(f->name) == FIELD_CONTENT_TYPE)
+        (void)take_meaning(st, FIELD_CONTENT_TYPE, f->value);
+}
+
 /* ---- reading: across fields ---- */
 
 /* RFC 9113 8.2.3: crumbs become one field again, in one pass. Empty ones add nothing: a value

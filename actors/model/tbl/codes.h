@@ -53,7 +53,7 @@ CODE(W2003, APP_REFUSED,      502, 14, true,  connection_refused,
 CODE(W2004, CLOSED_EARLY,     502, 14, true,  connection_terminated,
      "The other end closed the connection before the answer's head was complete.",
      "Look into the application's log for a crash, or an idle timeout that is shorter than the mesh's (WEFT_POOL_IDLE_TIMEOUT).")
-CODE(W2005, RESPONSE_CUT,       0, 13, true,  http_response_incomplete,
+CODE(W2005, RESPONSE_CUT,       0, 14, true,  http_response_incomplete,
      "The other end stopped in the middle of its answer; what had arrived was passed on.",
      "Look into the application's log; if it was a deploy, give it a longer time to drain.")
 CODE(W2006, BAD_RESPONSE,     502, 13, true,  http_protocol_error,

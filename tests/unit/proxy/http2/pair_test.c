@@ -512,6 +512,38 @@ static void big_heads_are_answered_431(void **state)
     duo_done(&d);
 }
 
+/* Where content-type stands in the head makes no difference. */
+static void big_grpc_heads_get_a_status(void **state)
+{
+    static char value[3000];
+
+    (void)state;
+    memset(value, 'v', sizeof(value));
+    for (int at = 0; at < 2; at++) {
+        struct duo d;
+        struct head h;
+
+        duo_start(&d);
+        d.b.s = http_back_open(d.b.b, &d.b.arena, &rig_events, &d.b);
+        d.b.is_live = true;
+        head_init(&h);
+        h.method = SLICE_LIT("POST");
+        h.path = SLICE_LIT("/");
+        h.authority = SLICE_LIT("a");
+        for (int i = 0; i < 8; i++) {
+            if (i == at * 7)
+                assert_true(head_add(&h, &d.b.arena, SLICE_LIT("content-type"),
+                                     SLICE_LIT("application/grpc+proto")) == OK);
+            assert_true(head_add(&h, &d.b.arena, SLICE_LIT("x"), slice(value, sizeof(value))) == OK);
+        }
+        d.b.s->ops->send_head(d.b.s, &h, false);
+        run(&d);
+        assert_string_equal(rig_log(&d.b), "head 200 end\n");
+        assert_string_equal(d.f.refused_code, "HEAD_TOO_BIG");
+        duo_done(&d);
+    }
+}
+
 static void unwritable_heads_fail(void **state)
 {
     struct duo d;
@@ -623,6 +655,7 @@ int main(void)
         cmocka_unit_test(a_lost_connection_fails_all),
         cmocka_unit_test(nothing_sent_is_known),
         cmocka_unit_test(big_heads_are_answered_431),
+        cmocka_unit_test(big_grpc_heads_get_a_status),
         cmocka_unit_test(unwritable_heads_fail),
         cmocka_unit_test(keep_alive_pings),
     };
