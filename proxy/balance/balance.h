@@ -328,6 +328,8 @@ void pick_wait_cancel(struct pick_wait *w); /* also fine when not waiting */
 bool endpoint_may_dial(struct endpoint *ep);
 /* Whether it is our own application's and has as many connections as its port takes. */
 bool endpoint_app_is_full(struct endpoint *ep);
+/* Whether who waits for a connection of this kind waits for the TLS of the endpoint's first one. */
+bool endpoint_is_shaking(const struct endpoint *ep, enum pool_kind kind);
 /* Whether the backend has as many connections as it may (connections_max). */
 bool backend_has_no_place(const struct backend *be);
 /* Tells the balance that a connection has closed: to be called for every one of the net. */
@@ -342,7 +344,8 @@ struct dial_result {
 };
 typedef void dial_done_fn(void *arg, const struct dial_result *r);
 
-/* Connects; to a meshed endpoint with TLS and the transport header. `done` comes once, from the
+/* Connects, in outbound_connect_ms (inbound_connect_ms: to the application); to a meshed endpoint with TLS, which has the
+ * time of its room behind that, and the transport header. `done` comes once, from the
  * loop, never before this returns: forget *out when it comes. Counts for readiness. */
 MUST_USE err_t dial_start(struct endpoint *ep, enum session_protocol session,
                           dial_done_fn *done, void *arg, struct dial **out);

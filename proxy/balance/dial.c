@@ -4,6 +4,11 @@
  *   CONNECTING --on_connected--> SHAKING (meshed) --established--> told
  *       |                            |
  *       '--closed, out of time-------'--> told (failed)
+ *
+ *   Out of time: CONNECTING outbound_connect_ms or inbound_connect_ms, SHAKING the handshakes' timeout_ms. Two limits,
+ *   since a host that does not answer is found out within one round trip, while a handshake may wait its turn behind a
+ *   thousand others in either pod's weft-tls and is no worse for it.
+ *
  *   BROKEN: failed before there was a connection; told from the loop by the timer. */
 #include "proxy/balance/balance_priv.h"
 
@@ -22,7 +27,7 @@ struct dial {
     struct conn *conn;
     struct handshake *hs;
     bool is_open;       /* counted as a connection from here on */
-    struct timer timer; /* TCP and TLS together */
+    struct timer timer; /* TCP alone: a handshake has a limit of its own (its room's) */
 };
 
 static void dial_free(struct dial *d)
@@ -97,16 +102,9 @@ static void on_timer(void *arg)
         return;
     }
     d->conn = NULL;
-    if (d->hs != NULL) {
-        handshake_cancel(&d->hs);
-        conn_own(c, NULL, NULL);
-        conn_close(c, CLOSE_HANDSHAKE_TIMEOUT);
-        dial_fail(d, true, true, "TIMEOUT");
-    } else {
-        conn_own(c, NULL, NULL);
-        conn_close(c, CLOSE_CONNECT_TIMEOUT);
-        dial_fail(d, false, true, "");
-    }
+    conn_own(c, NULL, NULL);
+    conn_close(c, CLOSE_CONNECT_TIMEOUT);
+    dial_fail(d, false, true, "");
 }
 
 static err_t send_transport_header(struct dial *d)
@@ -134,13 +132,17 @@ static void on_shaken(void *arg, struct conn *c, const struct handshake_result *
         b->conf.on_handshake(b->conf.arg, result->is_ok ? "ok" : result->code);
     if (!result->is_ok || send_transport_header(d) != OK) {
         const char *code = result->is_ok ? "INTERNAL" : result->code;
+        bool is_timeout = strcmp(code, "TIMEOUT") == 0;
 
         d->conn = NULL;
         if (c != NULL) {
             conn_own(c, NULL, NULL);
-            conn_close_gently(c, CLOSE_HANDSHAKE_FAILED);
+            if (is_timeout) /* who said nothing for so long is not waited for */
+                conn_close(c, CLOSE_HANDSHAKE_TIMEOUT);
+            else
+                conn_close_gently(c, CLOSE_HANDSHAKE_FAILED);
         }
-        dial_fail(d, true, strcmp(code, "TIMEOUT") == 0, code);
+        dial_fail(d, true, is_timeout, code);
         return;
     }
     d->conn = NULL;
@@ -152,6 +154,7 @@ static void on_connected(struct conn *c)
     struct dial *d = conn_owner(c);
     struct dial_result r = {.conn = c, .code = ""};
 
+    timer_stop(&d->timer);
     if (endpoint_is_meshed(d->ep)) {
         if (handshake_connect(d->ep->balance->conf.handshakes, c, slice_str(d->ep->identity),
                               true, on_shaken, d, &d->hs) == OK)

@@ -326,6 +326,11 @@ void pool_feed(struct endpoint *ep)
     endpoint_unref(&ep);
 }
 
+bool endpoint_is_shaking(const struct endpoint *ep, enum pool_kind kind)
+{
+    return endpoint_is_meshed(ep) && ep->n_dialing[kind] > 0 && ep->n_mux == 0;
+}
+
 bool pool_reclaim(struct backend *be)
 {
     LIST_EACH (it, &be->balance->idle_by_age) {

@@ -383,6 +383,12 @@ static void meet_lend(struct exchange *x)
         exchange_answer(x, CODE_TOO_MANY_CONNECTIONS, DELIVERED_NO, slice_str(text));
         return;
     }
+    if (endpoint_is_shaking(x->endpoint, x->lend.kind)) {
+        /* TLS has more time than a request: the handshake goes on for who comes later. */
+        exchange_answer(x, CODE_TLS_TIMEOUT, DELIVERED_NO,
+                        SLICE_LIT("the handshake had not ended after WEFT_FAILFAST_TIMEOUT"));
+        return;
+    }
     if (!endpoint_app_is_full(x->endpoint)) {
         exchange_answer(x, CODE_QUEUE_FULL, DELIVERED_NO,
                         SLICE_LIT("no free slot on a connection to the endpoint"));

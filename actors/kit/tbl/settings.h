@@ -40,9 +40,9 @@ SETTING_STR  (inbound_only_for,"WEFT_INBOUND_TARGET","",            "send what a
 
 /* --- limits and times of the data plane --- */
 SETTING_MS   (detect_timeout, "WEFT_DETECT_TIMEOUT", "10s",         "longest wait for the first bytes of a connection before it is treated as opaque")
-SETTING_MS   (outbound_connect_timeout,"WEFT_OUTBOUND_CONNECT_TIMEOUT","1s","longest time to connect to an endpoint, TLS included")
+SETTING_MS   (outbound_connect_timeout,"WEFT_OUTBOUND_CONNECT_TIMEOUT","1s","longest time to connect to an endpoint; TLS comes after it and has WEFT_HANDSHAKE_TIMEOUT")
 SETTING_MS   (inbound_connect_timeout,"WEFT_INBOUND_CONNECT_TIMEOUT","300ms","longest time to connect to the application")
-SETTING_MS   (handshake_timeout,"WEFT_HANDSHAKE_TIMEOUT","10s",     "longest TLS handshake")
+SETTING_MS   (handshake_timeout,"WEFT_HANDSHAKE_TIMEOUT","10s",     "longest TLS handshake, its wait for its turn in weft-tls included")
 SETTING_MS   (header_timeout, "WEFT_HEADER_TIMEOUT", "10s",         "longest time from the first byte of a request head to its end")
 SETTING_MS   (stall_timeout,  "WEFT_STALL_TIMEOUT",  "10s",         "close an HTTP/2 connection whose peer keeps its windows shut for so long while something waits for them; 0: never")
 SETTING_U32  (body_rate_min,  "WEFT_BODY_RATE_MIN",  "240",         "cut an HTTP/2 request whose announced content comes with fewer bytes a second than this, over 5 s; 0: never")
