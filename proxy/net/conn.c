@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #define LINGER_MS      5000 /* conn_close_gently: how often it is looked after, and the time for the peer's end */
-#define LINGER_STALLS  6    /* looks without a byte gone, then the rest is given up: USER_TIMEOUT_MS */
+#define LINGER_STALLS  6    /* looks without a byte gone, then the rest is given up: 30 s */
+#define ACKS_MS        5    /* conn_abort_gently: how often a queue in the socket is looked at */
 #define KEEPALIVE_S    10
-#define USER_TIMEOUT_MS 30000
 
 static const struct {
     const char *name;
@@ -63,8 +63,11 @@ static void net_on_turn_end(evutil_socket_t fd, short what, void *arg)
         conn_enter(c);
         if (c->is_starved)
             conn_end(c, CLOSE_LIMIT);
+        if (c->is_gone)
+            conn_abort(c, CLOSE_PEER_RESET);
         if (c->wants_offer && c->state == CONN_OPEN)
             conn_offer(c);
+        conn_pass_on(c);
         if (c->wants_turn) {
             c->wants_turn = false;
             if (c->state == CONN_OPEN && c->events != NULL && c->events->on_turn != NULL)
@@ -98,6 +101,9 @@ err_t net_new(const struct net_conf *conf, struct net **out)
     n->conf = *conf;
     if (n->conf.linger_ms == 0)
         n->conf.linger_ms = LINGER_MS;
+    if (n->conf.peer_ms == 0)
+        n->conf.peer_ms = PEER_MS;
+    timer_init(&n->look, conf->base, net_look, n);
     list_init(&n->conns);
     list_init(&n->work);
     buf_init(&n->seal, 0);
@@ -119,6 +125,7 @@ void net_free(struct net **np)
         return;
     while (!list_is_empty(&n->conns))
         conn_close(conn_from(CONTAINER_OF(n->conns.next, struct conn, link)), CLOSE_DRAINING);
+    timer_stop(&n->look);
     event_del(&n->turn_end);
     buf_done(&n->seal);
     while (n->n_spare > 0)
@@ -140,6 +147,16 @@ struct event_base *net_base(const struct net *n)
 
 /* ---- the beginning ---- */
 
+/* The reset behind bytes: on its way when the peer's machine has them all. */
+static bool may_wait_for_acks(struct conn *c)
+{
+    if (c->out_is_dead || (conn_out_len(c) == 0 && !conn_has_unacked(c)))
+        return false;
+    c->linger_stalls = c->info.bytes_out != c->linger_gone ? 0 : c->linger_stalls + 1;
+    c->linger_gone = c->info.bytes_out;
+    return c->linger_stalls * ACKS_MS <= LINGER_STALLS * c->net->conf.linger_ms;
+}
+
 /* Whether a lingering conn gets more time. A slow reader gets all of its bytes as long as it takes some; one that
  * takes none sees a reset, so that what is missing does not look like the end. */
 static bool may_linger(struct conn *c)
@@ -155,7 +172,7 @@ static bool may_linger(struct conn *c)
         c->linger_gone = c->info.bytes_out;
         c->linger_stalls = 0;
     }
-    c->reset_on_close = ++c->linger_stalls > LINGER_STALLS;
+    c->reset_on_close = ++c->linger_stalls > LINGER_STALLS && c->why != CLOSE_DONE;
     return !c->reset_on_close;
 }
 
@@ -163,7 +180,9 @@ static void on_timer(void *arg)
 {
     struct conn *c = conn_from(arg);
 
-    if (c->state == CONN_LINGER && may_linger(c))
+    if (c->state == CONN_LINGER && c->reset_waits && may_wait_for_acks(c))
+        timer_once(&c->timer, ACKS_MS);
+    else if (c->state == CONN_LINGER && !c->reset_waits && may_linger(c))
         timer_once(&c->timer, c->net->conf.linger_ms);
     else
         conn_end(c, c->state == CONN_DIALING ? CLOSE_CONNECT_TIMEOUT : c->why);
@@ -171,15 +190,14 @@ static void on_timer(void *arg)
 
 static void set_options(int fd)
 {
-    const int on = 1, idle = KEEPALIVE_S, gap = 3, tries = 3, user = USER_TIMEOUT_MS;
+    const int on = 1, idle = KEEPALIVE_S, gap = 3, tries = 6; /* an idle peer that is gone: 28 s */
 
-    /* Failures are harmless: the connection works without, and a unix socket in a test has none of them. */
+    /* No TCP_USER_TIMEOUT: it cuts readers that take a rest; peer.c does its work. Failures are harmless: the connection works without, and a unix socket in a test has none of them. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &gap, sizeof(gap));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user, sizeof(user));
 }
 
 /* A connection that cannot leave this machine: to or from the application beside us. Loopback loses nothing and has no
@@ -398,6 +416,8 @@ static void conn_free(struct conn *c)
     buf_done(&c->wire_out);
     list_del(&c->link);
     list_del(&c->work);
+    if (n->passed == c)
+        n->passed = NULL;
     n->count--;
     c->magic = 0;
     free(c);
@@ -447,15 +467,28 @@ void conn_close_gently(struct conn *c, enum close_reason why)
     c->why = why;
     c->state = CONN_LINGER;
     c->paused = 0;
-    c->finish_wanted = true;
+    c->finish_wanted = !c->reset_waits || c->finish_wanted;
     c->linger_gone = c->info.bytes_out;
     net_mem_give(c->net, &c->kept);
     buf_done(&c->kept);
-    timer_once(&c->timer, c->net->conf.linger_ms);
+    timer_once(&c->timer, c->reset_waits ? ACKS_MS : c->net->conf.linger_ms);
     conn_read_on(c);
     conn_need_work(c);
     if (c->depth == 0)
         tell_closed(c);
+}
+
+void conn_abort_gently(struct conn *c, enum close_reason why)
+{
+    if (c->state == CONN_LINGER || c->state == CONN_DOOMED)
+        return;
+    c->reset_on_close = true;
+    if (c->state == CONN_DIALING || c->out_is_dead || (conn_out_len(c) == 0 && !conn_has_unacked(c))) {
+        conn_end(c, why);
+        return;
+    }
+    c->reset_waits = true;
+    conn_close_gently(c, why);
 }
 
 bool conn_is_closing(const struct conn *c)

@@ -72,6 +72,7 @@ struct net_conf {
     struct event_base *base;
     uint64_t idle_release_ms; /* unused; buffers are given back as soon as they are empty */
     uint64_t linger_ms;       /* between two looks at a conn that closes gently; 0: 5 s */
+    uint64_t peer_ms;         /* a peer that owes acknowledgements and sends none for so long is gone; 0: 30 s */
     /* Counts every close: side "src" for accepted, "dst" for dialled conns. May be NULL. */
     void (*on_close)(void *arg, const struct conn *c, enum close_reason why);
     void *arg;
@@ -104,10 +105,17 @@ bool conn_is_protected(const struct conn *c);
 /* Queues plaintext; never writes before the end of the turn. Fails only for lack of memory, which closes the
  * conn (on_closed comes from the loop). Never refuses for being full: look at conn_out_len. */
 void conn_write(struct conn *c, slice_t bytes);
+/* For a relay, in on_bytes of `from`: like conn_write to `to`, but written as soon as the event of `from` has been dealt
+ * with, while the bytes are in the cache: nothing is gained by waiting for more, as much as could be was read. When the
+ * socket of `to` takes no more, `from` is paused (PEER_FULL) until on_drained of `to`, which then comes when all is gone. */
+void conn_pass(struct conn *from, struct conn *to, slice_t bytes);
 /* Room for n bytes where queued output lies: write there, then conn_commit what was written before anything else is asked of the
  * conn. NULL: the conn takes no output any more (it is over, or there is no memory, which ends it as conn_write does). */
 uint8_t *conn_reserve(struct conn *c, size_t n);
 void conn_commit(struct conn *c, size_t n);
+/* There was no memory for something that had to be written: nothing more is, not even what this turn has queued, and the conn
+ * ends (LIMIT) at the end of the turn. */
+void conn_starve(struct conn *c);
 /* on_turn is called once at the end of this turn. */
 void conn_want_turn(struct conn *c);
 size_t conn_out_len(const struct conn *c); /* plaintext queued and not sealed yet + sealed and not written */
@@ -120,13 +128,17 @@ void conn_resume(struct conn *c, enum pause why);
 void conn_finish(struct conn *c);
 /* The socket closes when everything queued has gone out and the peer has finished (at most 10 s later), reading
  * and dropping meanwhile so that the peer sees the end rather than a reset. A peer that takes no byte of what is
- * queued for 30 s gets a reset. For the owner it is over now: on_closed is called as by conn_close. */
+ * queued for 30 s gets a reset, unless `why` is DONE: who reads a complete answer may take a rest of any length while its
+ * machine is there (peer.c). For the owner it is over now: on_closed is called as by conn_close. */
 void conn_close_gently(struct conn *c, enum close_reason why);
 /* Close now; what is queued is lost. on_closed is called before this returns unless the conn's callback is
  * on the stack, in which case right after the outermost one. */
 void conn_close(struct conn *c, enum close_reason why);
 /* Like conn_close, with a TCP reset. */
 void conn_abort(struct conn *c, enum close_reason why);
+/* Like conn_close_gently, but what follows the queued bytes is a reset and no end. It waits until the peer's machine has
+ * acknowledged them (a reset overtakes what it has not), at most 30 s without progress. */
+void conn_abort_gently(struct conn *c, enum close_reason why);
 bool conn_is_closing(const struct conn *c);
 
 /* Bytes the peer may read before TLS begins / raw access for the handshake: written as they are. */

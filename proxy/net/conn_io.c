@@ -297,6 +297,7 @@ void conn_on_readable(evutil_socket_t fd, short what, void *arg)
             tell_eof(c);
         }
     }
+    conn_pass_on(c);
     conn_leave(c);
 }
 
@@ -314,7 +315,13 @@ bool conn_is_full(const struct conn *c)
 
 static bool takes_output(const struct conn *c)
 {
-    return c->state != CONN_DOOMED && !c->finish_sealed && !c->out_is_dead;
+    return c->state != CONN_DOOMED && !c->finish_sealed && !c->out_is_dead && !c->is_starved;
+}
+
+void conn_starve(struct conn *c)
+{
+    c->is_starved = true;
+    conn_need_work(c);
 }
 
 static void queue(struct conn *c, struct buf *b, slice_t bytes)
@@ -339,10 +346,8 @@ uint8_t *conn_reserve(struct conn *c, size_t n)
         return NULL;
     net_mem_take(c->net, b);
     room = buf_reserve(b, n);
-    if (room == NULL) {
-        c->is_starved = true;
-        conn_need_work(c);
-    }
+    if (room == NULL)
+        conn_starve(c);
     return room;
 }
 
@@ -418,6 +423,7 @@ static ssize_t write_some(struct conn *c, slice_t bytes)
 
     if (put >= 0) {
         c->info.bytes_out += (uint64_t)put;
+        net_expect(c->net);
         return put;
     }
     if (errno == EAGAIN || errno == EINTR)
@@ -516,9 +522,9 @@ static void send_finish(struct conn *c)
 
 static void tell_drained(struct conn *c)
 {
-    if (!c->was_full || conn_out_len(c) >= CONN_OUT_LOW)
+    if (!c->was_full || conn_out_len(c) >= (c->drains_whole ? 1 : CONN_OUT_LOW))
         return;
-    c->was_full = false;
+    c->was_full = c->drains_whole = false;
     if (c->state == CONN_OPEN && c->events != NULL && c->events->on_drained != NULL)
         c->events->on_drained(c);
 }
@@ -545,6 +551,28 @@ void conn_flush(struct conn *c)
     tell_drained(c);
     if (c->state == CONN_LINGER && c->finish_done && c->eof_seen)
         conn_end(c, c->why);
+}
+
+void conn_pass(struct conn *from, struct conn *to, slice_t bytes)
+{
+    conn_write(to, bytes);
+    from->net->passed = to;
+}
+
+void conn_pass_on(struct conn *from)
+{
+    struct conn *to = from->net->passed;
+
+    from->net->passed = NULL;
+    if (to == NULL || to->state != CONN_OPEN)
+        return;
+    conn_enter(to);
+    conn_flush(to);
+    if (to->state == CONN_OPEN && conn_out_len(to) > 0) {
+        to->was_full = to->drains_whole = true;
+        conn_pause(from, PAUSE_PEER_FULL);
+    }
+    conn_leave(to);
 }
 
 /* A dialled socket is connected, or is not. */

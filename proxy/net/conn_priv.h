@@ -13,6 +13,8 @@
 
 #define CONN_MAGIC 0x636f6e6eu
 
+#define PEER_MS       30000       /* net_conf.peer_ms by default */
+
 #define NET_READ_MAX  (64 * 1024) /* one read per readable conn and turn */
 #define NET_SEAL_STEP (32 * 1024) /* two full records per write: the fastest size measured */
 #define NET_WRITE_MAX (256 * 1024) /* per conn and turn */
@@ -35,6 +37,8 @@ struct net {
     struct list conns;
     struct list work; /* conns with something to do at the end of this turn (conn.work) */
     size_t count;
+    struct timer look; /* peer.c: armed while a conn has written what may not be acknowledged yet */
+    struct conn *passed; /* got bytes by conn_pass in the event under way: written when it has been dealt with */
     struct event turn_end;
     bool turn_end_is_active;
     struct buf seal;               /* records on their way from plain_out to the socket */
@@ -68,6 +72,9 @@ struct conn {
     bool finish_done;     /* FIN was sent */
     bool out_is_dead;     /* the peer takes no bytes any more: output is dropped */
     bool reset_on_close;
+    bool reset_waits;     /* LINGER: the reset follows what is queued, when the peer has acknowledged that */
+    bool is_gone;         /* peer.c: ends with a reset at the end of the turn */
+    bool drains_whole;    /* was_full: by conn_pass, on_drained is due when nothing is left */
     bool closed_told;
     bool has_linger_out;    /* LINGER: output was left when it was last looked after */
     unsigned linger_stalls; /* LINGER: looks in a row at which no byte had gone */
@@ -86,6 +93,12 @@ struct conn {
     size_t sealed;        /* plaintext sealed and not reported by on_sent yet */
     struct timer timer;   /* DIALING: connect timeout; LINGER: looks after it */
     struct conn_info info;
+    struct {
+        uint64_t acked;    /* info.bytes_out when everything was acknowledged at the last look */
+        uint64_t since_ms; /* nothing was acknowledged since; 0: nothing waits */
+        uint64_t heard_ms; /* the last acknowledgement, as of the last look */
+        uint32_t tries;    /* retransmissions until then */
+    } peer;
 };
 
 struct conn *conn_from(void *arg);
@@ -109,7 +122,13 @@ void conn_need_work(struct conn *c); /* at the end of this turn conn_work(c) run
 void conn_end(struct conn *c, enum close_reason why);
 void conn_note_local(struct conn *c); /* the peer is known: our own address, and what follows from both */
 
+/* peer.c */
+void net_expect(struct net *n); /* something was written */
+void net_look(void *arg);
+bool conn_has_unacked(const struct conn *c); /* bytes wait in the socket for the peer's acknowledgement */
+
 /* conn_io.c */
+void conn_pass_on(struct conn *from); /* the event of `from` has been dealt with: writes what conn_pass queued */
 void conn_on_readable(evutil_socket_t fd, short what, void *arg);
 void conn_on_writable(evutil_socket_t fd, short what, void *arg);
 void conn_read_on(struct conn *c);  /* (re)arms reading if nothing forbids it */

@@ -34,7 +34,7 @@ static void relay_finish(struct relay *r, enum close_reason why, bool is_cut)
             continue;
         conn_own(conns[i], NULL, NULL);
         if (is_cut)
-            conn_abort(conns[i], other);
+            conn_abort_gently(conns[i], other);
         else
             conn_close_gently(conns[i], other);
     }
@@ -51,9 +51,7 @@ static size_t on_bytes(struct conn *c, slice_t bytes)
     r->last_ms = clock_now_ms();
     if (r->conf.on_said != NULL && !r->conf.on_said(r->conf.arg, s == &r->back, bytes))
         r->conf.on_said = NULL;
-    conn_write(s->other->conn, bytes);
-    if (conn_is_full(s->other->conn))
-        conn_pause(c, PAUSE_PEER_FULL);
+    conn_pass(c, s->other->conn, bytes);
     return bytes.n;
 }
 

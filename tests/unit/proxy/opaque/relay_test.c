@@ -60,7 +60,7 @@ static int up(void **state)
 
     (void)state;
     base = event_base_new();
-    nc = (struct net_conf){.base = base};
+    nc = (struct net_conf){.base = base, .peer_ms = 60};
     assert_true(net_new(&nc, &net) == OK);
     front = make_conn(&client);
     back = make_conn(&server);
@@ -169,6 +169,63 @@ static void test_reset_is_passed_on(void **state)
     assert_int_equal(gather(server, got, 1), -2);
     assert_int_equal(ended, 1);
     assert_int_equal(end_why, CLOSE_PEER_RESET);
+}
+
+/* What came before a reset is delivered first, whether or not it was in the same turn. */
+static void test_bytes_before_a_reset(void **state)
+{
+    static char block[100000], got[sizeof(block)];
+
+    (void)state;
+    start(0);
+    assert_int_equal(send(client, block, sizeof(block), 0), sizeof(block));
+    reset(&client); /* the loop has seen none of it */
+    assert_int_equal(gather(server, got, sizeof(got)), sizeof(got));
+    assert_int_equal(gather(server, got, 1), -2);
+    assert_int_equal(ended, 1);
+    assert_int_equal(end_why, CLOSE_PEER_RESET);
+}
+
+static void test_reset_behind_a_half_close(void **state)
+{
+    char got[4];
+
+    (void)state;
+    start(0);
+    assert_int_equal(send(client, "bye", 3, 0), 3);
+    shutdown(client, SHUT_WR);
+    assert_int_equal(gather(server, got, 3), 3);
+    assert_int_equal(gather(server, got, 1), -1);
+    reset(&server); /* the side that was still speaking */
+    assert_int_equal(gather(client, got, 1), -2);
+    assert_int_equal(end_why, CLOSE_PEER_RESET);
+}
+
+/* The reader rests for many times peer_ms, its machine is there; then everything comes. */
+static void test_reader_that_rests(void **state)
+{
+    static char block[65536];
+    size_t sent = 0, had = 0;
+    uint64_t end;
+
+    (void)state;
+    start(0);
+    for (unsigned stuck = 0; stuck < 50; turn()) {
+        ssize_t k = send(client, block, sizeof(block), MSG_NOSIGNAL);
+
+        stuck = k > 0 ? 0 : stuck + 1;
+        sent += k > 0 ? (size_t)k : 0;
+    }
+    for (end = clock_read_us() + 600000; clock_read_us() < end;)
+        turn();
+    assert_int_equal(ended, 0);
+    while (had < sent) {
+        ssize_t k = gather(server, block, sent - had < sizeof(block) ? sent - had : sizeof(block));
+
+        assert_true(k > 0);
+        had += (size_t)k;
+    }
+    assert_int_equal(ended, 0);
 }
 
 static void test_slow_reader_stops_the_writer(void **state)
@@ -329,6 +386,9 @@ int main(void)
         T(test_bytes_both_ways),
         T(test_half_close),
         T(test_reset_is_passed_on),
+        T(test_bytes_before_a_reset),
+        T(test_reset_behind_a_half_close),
+        T(test_reader_that_rests),
         T(test_slow_reader_stops_the_writer),
         T(test_idle),
         T(test_detect_keeps_the_bytes),
