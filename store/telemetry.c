@@ -27,7 +27,8 @@ const uint32_t telemetry_bucket_le_ms[TELEMETRY_BUCKETS] = {
 struct telemetry {
     struct db db;
     uint64_t rows[TELEMETRY_WIDTHS], last_rows, event_rows; /* in the tables now */
-    uint64_t at_begin[TELEMETRY_WIDTHS + 2];                /* to take back on a rollback */
+    uint64_t decision_rows;
+    uint64_t at_begin[TELEMETRY_WIDTHS + 3];                /* to take back on a rollback */
     uint64_t max_rollup_rows, max_last_rows, max_event_rows;
     uint64_t trimmed;
 };
@@ -185,6 +186,8 @@ err_t telemetry_open(const char *state_dir, struct telemetry **out, bool *was_fr
         e = count_rows(t, TS_LAST_COUNT, &t->last_rows);
     if (e == OK)
         e = count_rows(t, TS_EVENT_COUNT, &t->event_rows);
+    if (e == OK)
+        e = count_rows(t, TS_DECISION_COUNT, &t->decision_rows);
     if (e != OK) {
         telemetry_close(&t);
         return e;
@@ -207,6 +210,7 @@ err_t telemetry_begin(struct telemetry *t)
     memcpy(t->at_begin, t->rows, sizeof t->rows);
     t->at_begin[TELEMETRY_WIDTHS] = t->last_rows;
     t->at_begin[TELEMETRY_WIDTHS + 1] = t->event_rows;
+    t->at_begin[TELEMETRY_WIDTHS + 2] = t->decision_rows;
     return db_begin(&t->db);
 }
 
@@ -215,6 +219,7 @@ static void take_back_counts(struct telemetry *t)
     memcpy(t->rows, t->at_begin, sizeof t->rows);
     t->last_rows = t->at_begin[TELEMETRY_WIDTHS];
     t->event_rows = t->at_begin[TELEMETRY_WIDTHS + 1];
+    t->decision_rows = t->at_begin[TELEMETRY_WIDTHS + 2];
 }
 
 err_t telemetry_commit(struct telemetry *t)
@@ -315,6 +320,37 @@ err_t telemetry_add_edge(struct telemetry *t, int64_t at_ms, const struct teleme
         TRY(rollup_add(t, w, at_s, cut(e->src_ns, 63), cut(e->src_workload, NAME_MAX_BYTES),
                        e));
         TRY(rollup_add(t, w, at_s, SLICE_LIT(""), everybody, e));
+    }
+    return OK;
+}
+
+static const char *const whats[TELEMETRY_WHATS] = {
+#define X(id, name) [TELEMETRY_##id] = name,
+    TELEMETRY_DECISIONS(X)
+#undef X
+};
+
+/* A row that is there already is counted as new until the next start: the limit is met early
+ * then, never late. make_room puts that right, for it counts. */
+static err_t decision_room(struct telemetry *t)
+{
+    if (t->decision_rows < t->max_rollup_rows)
+        return OK;
+    TRY(count_rows(t, TS_DECISION_COUNT, &t->decision_rows));
+    return make_room(t, TS_DECISION_TRIM_FIRST, &t->decision_rows, t->max_rollup_rows);
+}
+
+err_t telemetry_add_decision(struct telemetry *t, int64_t at_ms,
+                             const struct telemetry_decision *d)
+{
+    int64_t at_s = at_ms > 0 ? at_ms / 1000 : 0;
+    for (unsigned w = 0; w < TELEMETRY_WIDTHS; w++) {
+        TRY(decision_room(t));
+        TRY(db_run(&t->db, TS_DECISION_ADD, "iittttitti", widths_s[w], at_s - at_s % widths_s[w],
+                   cut(d->dst_ns, 63), cut(d->dst_service, NAME_MAX_BYTES), cut(d->src_ns, 63),
+                   cut(d->src_workload, NAME_MAX_BYTES), (int64_t)d->direction,
+                   slice_str(whats[d->what]), cut(d->reason, 48), clamp(d->n)));
+        t->decision_rows++;
     }
     return OK;
 }
@@ -457,6 +493,19 @@ static err_t trim_one(struct telemetry *t, unsigned id, int64_t before, unsigned
     return OK;
 }
 
+static err_t trim_decisions(struct telemetry *t, int64_t before_s, int64_t width_s,
+                            unsigned *budget)
+{
+    if (*budget == 0)
+        return OK;
+    TRY(db_run(&t->db, TS_DECISION_TRIM_OLD, "iii", before_s, (int64_t)*budget, width_s));
+    uint64_t gone = changes(t);
+    *budget -= gone < *budget ? (unsigned)gone : *budget;
+    t->trimmed += gone;
+    t->decision_rows -= gone < t->decision_rows ? gone : t->decision_rows;
+    return OK;
+}
+
 static err_t trim_all(struct telemetry *t, int64_t now_ms, const struct telemetry_keep *k,
                       unsigned *budget)
 {
@@ -464,9 +513,11 @@ static err_t trim_all(struct telemetry *t, int64_t now_ms, const struct telemetr
                                              k->rollup_1h_ms};
     uint64_t events = k->events_ms != 0 ? k->events_ms : 7 * DAY_MS;
     uint64_t pods = k->pods_ms != 0 ? k->pods_ms : DAY_MS;
-    for (unsigned w = 0; w < TELEMETRY_WIDTHS; w++)
-        TRY(trim_one(t, w * TS_PER_WIDTH + TS_TRIM_OLD, (now_ms - clamp(keep[w])) / 1000,
-                     budget, &t->rows[w]));
+    for (unsigned w = 0; w < TELEMETRY_WIDTHS; w++) {
+        int64_t before_s = (now_ms - clamp(keep[w])) / 1000;
+        TRY(trim_one(t, w * TS_PER_WIDTH + TS_TRIM_OLD, before_s, budget, &t->rows[w]));
+        TRY(trim_decisions(t, before_s, widths_s[w], budget));
+    }
     TRY(trim_one(t, TS_EVENT_TRIM_OLD, now_ms - clamp(events), budget, &t->event_rows));
     TRY(trim_one(t, TS_LAST_TRIM, now_ms - clamp(pods), budget, &t->last_rows));
     return trim_one(t, TS_POD_TRIM, now_ms - clamp(pods), budget, NULL);

@@ -3,8 +3,8 @@
  *
  * One writing connection, held by weft-collector for its life (flock on "telemetry.db.lock"
  * beside it); everybody else reads through store/query.h or `sqlite3 -readonly`. The file is
- * STATE/collector/telemetry.db. Published views: mesh_edges, mesh_golden, mesh_pods,
- * mesh_pod_events (docs/sql.md).
+ * STATE/collector/telemetry.db. Published views: mesh_edges, mesh_golden, mesh_decisions,
+ * mesh_pods, mesh_pod_events (docs/sql.md).
  *
  * Everything that came from one batch of feed frames is written between telemetry_begin and
  * telemetry_commit: the rollups and the counter_last rows they were computed from are then in
@@ -67,6 +67,36 @@ struct telemetry_edge {
     uint64_t mtls_connections;    /* of connections: those over mutual TLS */
 };
 
+/* Decisions of the mesh about traffic, one X per kind: an attempt not made again, a hedge, a
+ * mirror's copy, a fault injected, a request refused by a rate limit, endpoints taken out, kept
+ * in, taken back. */
+#define TELEMETRY_DECISIONS(X)                                                                  \
+    X(NOT_RETRIED, "not_retried")                                                               \
+    X(HEDGE, "hedge")                                                                           \
+    X(MIRROR, "mirror")                                                                         \
+    X(FAULT, "fault")                                                                           \
+    X(RATE_LIMITED, "rate_limited")                                                             \
+    X(EJECTED, "ejected")                                                                       \
+    X(KEPT, "kept")                                                                             \
+    X(RETURNED, "returned")
+
+enum telemetry_what {
+#define X(id, name) TELEMETRY_##id,
+    TELEMETRY_DECISIONS(X)
+#undef X
+        TELEMETRY_WHATS
+};
+
+/* A change as in an edge: n more decisions of this kind, for this reason. */
+struct telemetry_decision {
+    enum telemetry_direction direction;
+    enum telemetry_what what;
+    slice_t src_ns, src_workload; /* empty: not known (rate limits) */
+    slice_t dst_ns, dst_service;
+    slice_t reason; /* BUDGET, lost, fail, total, ...; at most 48 bytes */
+    uint64_t n;
+};
+
 /* What a series last said. values: counter one, histogram its buckets, sum, fine buckets. */
 #define TELEMETRY_VALUES 128
 struct telemetry_last {
@@ -124,6 +154,9 @@ void telemetry_rollback(struct telemetry *t); /* also fine when nothing is open 
 /* Adds a delta to the 10 s, 1 min and 1 h buckets that at_ms (wall) falls into. */
 MUST_USE err_t telemetry_add_edge(struct telemetry *t, int64_t at_ms,
                                   const struct telemetry_edge *e);
+/* The same for a decision. */
+MUST_USE err_t telemetry_add_decision(struct telemetry *t, int64_t at_ms,
+                                      const struct telemetry_decision *d);
 MUST_USE err_t telemetry_put_last(struct telemetry *t, const struct telemetry_last *last);
 MUST_USE err_t telemetry_put_pod(struct telemetry *t, const struct telemetry_pod *pod);
 MUST_USE err_t telemetry_add_event(struct telemetry *t, const struct telemetry_event *e);

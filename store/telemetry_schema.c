@@ -77,7 +77,24 @@ static const char *const first_form[] = {
     NULL,
 };
 
-const char *const *const telemetry_migrations[] = {first_form, NULL};
+/* What the mesh decided about traffic: few kinds, few reasons, so one narrow table for all widths. */
+static const char *const second_form[] = {
+    "CREATE TABLE decisions("
+    " width_s INTEGER NOT NULL, start_s INTEGER NOT NULL,"
+    " dst_ns TEXT NOT NULL, dst_service TEXT NOT NULL,"
+    " src_ns TEXT NOT NULL, src_workload TEXT NOT NULL,"
+    " direction INTEGER NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL, n INTEGER NOT NULL,"
+    " PRIMARY KEY(width_s,start_s,dst_ns,dst_service,src_ns,src_workload,direction,what,reason))"
+    " WITHOUT ROWID;"
+    "CREATE VIEW mesh_decisions AS /* what was not retried, hedged, mirrored, limited, ejected, and why */ "
+    "SELECT width_s," START "src_ns AS source_namespace,src_workload AS source,"
+    "dst_ns AS namespace,dst_service AS service,what,reason,n AS count FROM decisions;",
+    NULL,
+};
+
+const char *const *const telemetry_migrations[] = {first_form, second_form, NULL};
+
+#define DECISION_KEY "width_s,start_s,dst_ns,dst_service,src_ns,src_workload,direction,what,reason"
 
 #define ROLLUP_SQL(name, seconds)                                                                  \
     "SELECT latency,latency_fine FROM rollup_" #name                                             \
@@ -139,4 +156,11 @@ const char *const telemetry_sql[TS_N] = {
                           " (SELECT id FROM events WHERE at_ms<?1 ORDER BY at_ms LIMIT ?2)",
     [TS_EVENT_TRIM_FIRST] = "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?1)",
     [TS_EVENT_COUNT] = "SELECT count(*) FROM events",
+    [TS_DECISION_ADD] = "INSERT INTO decisions(" DECISION_KEY ",n) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)"
+                        " ON CONFLICT DO UPDATE SET n=n+excluded.n",
+    [TS_DECISION_TRIM_OLD] = "DELETE FROM decisions WHERE (" DECISION_KEY ") IN (SELECT " DECISION_KEY
+                             " FROM decisions WHERE width_s=?3 AND start_s<?1 ORDER BY start_s LIMIT ?2)",
+    [TS_DECISION_TRIM_FIRST] = "DELETE FROM decisions WHERE (" DECISION_KEY ") IN (SELECT " DECISION_KEY
+                               " FROM decisions ORDER BY width_s,start_s LIMIT ?1)",
+    [TS_DECISION_COUNT] = "SELECT count(*) FROM decisions",
 };

@@ -25,6 +25,10 @@ enum telemetry_stmt {
     TS_EVENT_TRIM_OLD,
     TS_EVENT_TRIM_FIRST,
     TS_EVENT_COUNT,
+    TS_DECISION_ADD,
+    TS_DECISION_TRIM_OLD,
+    TS_DECISION_TRIM_FIRST,
+    TS_DECISION_COUNT,
     TS_N
 };
 extern const char *const telemetry_sql[TS_N];

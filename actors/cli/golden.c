@@ -14,6 +14,7 @@
 
 struct golden {
     char ns[64], name[254];
+    json_t *decisions[TELEMETRY_WHATS]; /* objects reason: count; NULL: none */
     struct golden_side {
         uint64_t requests, successes, failures, retries, mtls, errors;
         uint64_t connections, mtls_connections;
@@ -53,6 +54,12 @@ double golden_quantile(const uint64_t counts[TELEMETRY_FINES], double q)
     }
     return low;
 }
+
+static const char *const golden_whats[TELEMETRY_WHATS] = {
+#define X(id, name) [TELEMETRY_##id] = name,
+    TELEMETRY_DECISIONS(X)
+#undef X
+};
 
 static struct golden *golden_find(struct golden_set *set, slice_t ns, slice_t name)
 {
@@ -118,6 +125,31 @@ static bool golden_on_row(void *arg, int n, const struct store_cell *c)
     return true;
 }
 
+/* Columns as in decisions_sql. A service with decisions but no traffic gets a row of its own: all
+ * of its requests may have been refused before they were counted. */
+static bool golden_on_decision(void *arg, int n, const struct store_cell *c)
+{
+    struct golden *g = golden_find(arg, c[0].text, c[1].text);
+    char reason[64];
+    unsigned what = 0;
+
+    if (n != 5 || g == NULL)
+        return false;
+    while (what < TELEMETRY_WHATS && !slice_is_str(c[2].text, golden_whats[what]))
+        what++;
+    if (what == TELEMETRY_WHATS || !slice_to_cstr(c[3].text, reason, sizeof reason))
+        return true;
+    if (g->decisions[what] == NULL)
+        g->decisions[what] = json_object();
+    (void)json_object_set_new(g->decisions[what], reason[0] != '\0' ? reason : "-",
+                              json_integer(c[4].integer));
+    return true;
+}
+
+static const char decisions_sql[] =
+    "select namespace,service,what,reason,sum(count) from mesh_decisions where width_s=10 and "
+    "namespace<>'' and start_ms>=%" PRId64 "%s%s group by 1,2,3,4 order by 1,2,3,4";
+
 static const char golden_sql[] =
     "select "
     "namespace,service,direction,start_ms,requests,successes,failures,retries,mtls_requests,"
@@ -155,20 +187,66 @@ static double golden_rps(const struct golden_side *s, int64_t now_ms)
     return (double)s->requests * 1000 / (double)(span < 1000 ? 1000 : span);
 }
 
-static json_t *golden_row(const struct golden *g, int64_t now_ms)
+static uint64_t golden_count(const struct golden *g, enum telemetry_what what)
+{
+    uint64_t n = 0;
+    const char *key;
+    json_t *v;
+
+    json_object_foreach(g->decisions[what], key, v) n += (uint64_t)json_integer_value(v);
+    return n;
+}
+
+/* "12 BUDGET", "12 BUDGET, ..." where there are others, null without any. */
+static json_t *golden_refused(const struct golden *g)
+{
+    json_t *all = g->decisions[TELEMETRY_NOT_RETRIED], *v;
+    const char *key, *most = "";
+    json_int_t max = 0;
+
+    json_object_foreach(all, key, v) if (json_integer_value(v) > max)
+    {
+        max = json_integer_value(v);
+        most = key;
+    }
+    if (max == 0)
+        return json_null();
+    return json_sprintf("%llu %s%s", (unsigned long long)golden_count(g, TELEMETRY_NOT_RETRIED),
+                        most, json_object_size(all) > 1 ? ", ..." : "");
+}
+
+/* {"not_retried": {"BUDGET": 3}, ...}: all that were made; taken out of g. */
+static json_t *golden_decisions(struct golden *g)
+{
+    json_t *out = json_object();
+
+    for (unsigned i = 0; i < TELEMETRY_WHATS; i++) {
+        if (g->decisions[i] != NULL)
+            (void)json_object_set_new(out, golden_whats[i], g->decisions[i]);
+        g->decisions[i] = NULL;
+    }
+    return out;
+}
+
+static json_t *golden_row(struct golden *g, int64_t now_ms)
 {
     const struct golden_side *s = &g->side[0];
 
     if (s->requests == 0 && s->connections == 0 && g->side[1].first_ms != 0)
         s = &g->side[1];
-    return json_pack("{s:s,s:s,s:o,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "namespace", g->ns,
-                     "name", g->name, "success_rate",
+    json_t *refused = golden_refused(g);
+    uint64_t ejected = golden_count(g, TELEMETRY_EJECTED);
+
+    return json_pack("{s:s,s:s,s:o,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:o,s:I,s:o}",
+                     "namespace", g->ns, "name", g->name, "success_rate",
                      golden_ratio(s->successes, s->successes + s->failures), "rps",
                      golden_rps(s, now_ms), "p50_ms", golden_ms(s->counts, 0.50), "p95_ms",
                      golden_ms(s->counts, 0.95), "p99_ms", golden_ms(s->counts, 0.99),
-                     "mtls_share", golden_mtls_share(s), "retries",
-                     (json_int_t)s->retries, "requests", (json_int_t)s->requests, "mesh_errors",
-                     (json_int_t)s->errors, "connections", (json_int_t)s->connections);
+                     "mtls_share", golden_mtls_share(s), "tries", (json_int_t)s->requests,
+                     "retries", (json_int_t)s->retries, "requests", (json_int_t)s->requests,
+                     "mesh_errors", (json_int_t)s->errors, "connections",
+                     (json_int_t)s->connections, "not_retried", refused, "ejected",
+                     (json_int_t)ejected, "decisions", golden_decisions(g));
 }
 
 err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t window_ms,
@@ -176,8 +254,10 @@ err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t
 {
     static const char *const columns[] = {
         "namespace", "name",       "success_rate", "rps",         "p50_ms",     "p95_ms",
-        "p99_ms",    "mtls_share", "retries",      "mesh_errors", "connections"};
+        "p99_ms",    "mtls_share", "tries",      "retries",      "not_retried", "ejected",
+        "mesh_errors", "connections"};
     int64_t now_ms = (int64_t)time(NULL) * 1000;
+    int64_t from_ms = now_ms - (int64_t)window_ms - SPAN_MS + 1;
     struct golden_set set = {NULL, 0, 0};
     char sql[512], quoted[160] = "", said[300] = "";
     struct store_query q = {.state_dir = state,
@@ -191,16 +271,25 @@ err_t golden_read(struct sheet *out, const char *state, const char *ns, uint64_t
     if (ns != NULL && !sheet_quote(ns, quoted, sizeof quoted))
         return trouble_set(why, ERR_OF(USAGE), "--namespace is too long");
     /* A span that began before the window but ends in it counts whole. */
-    (void)snprintf(sql, sizeof sql, golden_sql, now_ms - (int64_t)window_ms - SPAN_MS + 1,
+    (void)snprintf(sql, sizeof sql, golden_sql, from_ms,
                    ns != NULL ? " and namespace=" : "", quoted);
     for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
         sheet_column(out, columns[i]);
     e = store_query_readonly(&q, &truncated, said);
+    if (e == OK) {
+        (void)snprintf(sql, sizeof sql, decisions_sql, from_ms,
+                       ns != NULL ? " and namespace=" : "", quoted);
+        q.on_row = golden_on_decision;
+        e = store_query_readonly(&q, &truncated, said);
+    }
     if (e == OK)
         for (size_t i = 0; i < set.n; i++)
             sheet_add(out, golden_row(&set.at[i], now_ms));
     else
         (void)trouble_set(why, e, "%s", said[0] != '\0' ? said : e->text);
+    for (size_t i = 0; i < set.n; i++)
+        for (unsigned what = 0; what < TELEMETRY_WHATS; what++)
+            json_decref(set.at[i].decisions[what]);
     free(set.at);
     return e;
 }

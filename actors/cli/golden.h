@@ -22,7 +22,9 @@
 double golden_quantile(const uint64_t counts[TELEMETRY_FINES], double q);
 
 /* Fills the sheet with one row per service: namespace, name, success_rate, rps, p50_ms, p95_ms,
- * p99_ms, mtls_share, retries, requests, mesh_errors, connections. window_ms back from now (and
+ * p99_ms, mtls_share, tries, retries, not_retried (how many and the main reason), ejected,
+ * requests, mesh_errors, connections, decisions (all kinds of mesh_decisions with their reasons;
+ * not a column). A service that had decisions only has a row, too. window_ms back from now (and
  * the rest of the 10 s that the window begins in); `ns` NULL: all namespaces. rps is over the
  * time since the second rollup that counts, if that is long enough, else since the first. */
 MUST_USE err_t golden_read(struct sheet *out, const char *state, const char *ns,

@@ -119,7 +119,7 @@ static slice_t or_else(slice_t a, slice_t b)
     return a.n > 0 ? a : b;
 }
 
-static slice_t service_at(const struct feed_metrics *m, slice_t port)
+slice_t edges_service_at(const struct feed_metrics *m, slice_t port)
 {
     uint64_t n;
 
@@ -178,7 +178,7 @@ static void name_inbound(const struct feed_metrics *m, const struct feed_series 
         out->src_workload = SLICE_LIT("(unmeshed)");
     }
     out->dst_ns = m->ns;
-    out->dst_service = service_at(m, parse_label(s, "srv_port"));
+    out->dst_service = edges_service_at(m, parse_label(s, "srv_port"));
 }
 
 /* False: this series says nothing about an edge (the application's own side of a proxy, say). */

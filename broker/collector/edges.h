@@ -32,4 +32,7 @@ size_t edges_count(const struct edges *e);
 /* SA and namespace of an identity SA.NS.serviceaccount.identity.... False: it is none. */
 bool edges_parse_identity(slice_t identity, slice_t *service_account, slice_t *ns);
 
+/* The service that the pod of `m` serves at a port (digits), else its workload. Lent by m. */
+slice_t edges_service_at(const struct feed_metrics *m, slice_t port);
+
 #endif

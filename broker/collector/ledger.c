@@ -1,5 +1,6 @@
 #include "broker/collector/ledger.h"
 
+#include "broker/collector/decisions.h"
 #include "broker/collector/edges.h"
 #include "kit/hash.h"
 #include "kit/list.h"
@@ -52,6 +53,7 @@ struct event {
 struct ledger {
     struct telemetry *db; /* lent */
     struct edges *edges;
+    struct decisions *decisions;
     struct pod *pods;
     struct list dirty, heard, events;
     size_t n_events, n_series, max_series;
@@ -211,6 +213,8 @@ err_t ledger_new(struct telemetry *t, size_t max_series, struct ledger **out)
     list_init(&l->events);
     err = edges_new(&l->edges);
     if (err == OK)
+        err = decisions_new(&l->decisions);
+    if (err == OK)
         err = telemetry_each_last(t, on_last, l);
     if (err != OK) {
         ledger_free(&l);
@@ -239,6 +243,7 @@ void ledger_free(struct ledger **l)
     pod_drop(*l, p);
     events_clear(*l);
     edges_free(&(*l)->edges);
+    decisions_free(&(*l)->decisions);
     free(*l);
     *l = NULL;
 }
@@ -329,7 +334,7 @@ static void take_series(struct ledger *l, struct pod *p, const struct feed_metri
     unsigned n = f->is_histogram ? VALUES_MAX : 1;
     struct series *s = NULL;
 
-    if (!edges_use(f->name))
+    if (!edges_use(f->name) && (!decisions_use(f->name) || f->is_histogram))
         return;
     now[0] = f->value;
     if (f->is_histogram) {
@@ -351,6 +356,7 @@ static void take_series(struct ledger *l, struct pod *p, const struct feed_metri
     list_del(&s->dirty);
     list_push(&l->dirty, &s->dirty);
     edges_add(l->edges, m, f, delta);
+    decisions_add(l->decisions, m, f, delta[0]);
 }
 
 err_t ledger_take(struct ledger *l, const struct feed_metrics *m, int64_t wall_ms)
@@ -444,6 +450,7 @@ static err_t write_last(struct ledger *l)
 static err_t write_all(struct ledger *l)
 {
     TRY(edges_write(l->edges, l->db, l->since_ms));
+    TRY(decisions_write(l->decisions, l->db, l->since_ms));
     TRY(write_pods(l));
     TRY(write_last(l));
     LIST_EACH (it, &l->events)
@@ -456,6 +463,7 @@ static void forget_written(struct ledger *l)
     struct list *node;
 
     edges_clear(l->edges);
+    decisions_clear(l->decisions);
     events_clear(l);
     while (list_pop(&l->dirty) != NULL) {
     }

@@ -183,6 +183,21 @@ def test_grpc_is_counted(setup):
     assert settled(counted) == (1 + 2 + 2 + 1 + 2, 3, 2)
 
 
+def test_it_is_seen_without_prometheus(setup):
+    """weft stat and SQL say what was not made again and why."""
+    def row():
+        return next((r for r in setup.mesh.json("stat", "--window", "1h") if r["name"] == "rpc"), {})
+    wait_for(lambda: row().get("decisions", {}).get("not_retried", {}).get("LIMIT") == 2 and row()["retries"] == 8,
+             "the reasons are shown")
+    assert "2 LIMIT" in row()["not_retried"] or ", ..." in row()["not_retried"], row()
+    head, line = [x.split() for x in setup.mesh.weft("stat", "--window", "1h").stdout.splitlines()
+                  if x.split()[1] in ("NAME", "rpc")]
+    assert {"TRIES", "RETRIES", "NOT_RETRIED", "EJECTED"} <= set(head) and "LIMIT" in " ".join(line)
+    assert setup.mesh.sql("select source, service, sum(count) as n from mesh_decisions where width_s=3600 and "
+                          "what='not_retried' and reason='LIMIT' and service='rpc' group by 1, 2") == \
+        [{"source": "client0", "service": "rpc", "n": 2}]
+
+
 def test_what_a_server_takes_of_all_clients_together(setup):
     """Three clients whose own budgets allow everything: the server's side takes a fifth and ten a second in all."""
     begun, n = time.monotonic(), 300

@@ -269,6 +269,58 @@ static void test_fine_bounds(void **state)
     assert_int_equal(telemetry_fine_of(UINT64_MAX - 1), -1);
 }
 
+#define DECIDED(where) "SELECT coalesce(sum(count),0) FROM mesh_decisions WHERE width_s=10 AND " where
+#define PARENT "parent_kind=Service,parent_namespace=shop,parent_name=cart,parent_port=80"
+
+static void test_decisions(void **state)
+{
+    struct fixture *x = *state;
+    static const struct {
+        const char *family, *labels;
+        const char *where; /* NULL: says nothing about a service */
+    } cases[] = {
+        {"weft_retry_refused_total", PARENT ",reason=BUDGET",
+         "direction='outbound' AND source='front' AND source_namespace='shop' AND namespace='shop' AND service='cart'"
+         " AND what='not_retried' AND reason='BUDGET'"},
+        {"weft_hedge_total", PARENT ",result=won", "service='cart' AND what='hedge' AND reason='won'"},
+        {"weft_mirror_total", PARENT ",result=slow", "service='cart' AND what='mirror' AND reason='slow'"},
+        {"weft_faults_total", PARENT ",fault=fail", "service='cart' AND what='fault' AND reason='fail'"},
+        {"inbound_http_local_ratelimit_total", "srv_port=8080,ratelimit_scope=total",
+         "direction='inbound' AND source='' AND service='api' AND what='rate_limited' AND reason='total'"},
+        {"weft_endpoint_ejections_total", "backend=shop/pay:80,reason=CONSECUTIVE",
+         "namespace='shop' AND service='pay' AND what='ejected' AND reason='CONSECUTIVE'"},
+        {"weft_endpoint_ejections_kept_total", "backend=shop/pay:80,reason=CONSECUTIVE",
+         "service='pay' AND what='kept'"},
+        {"weft_endpoint_returns_total", "backend=shop/pay:80", "service='pay' AND what='returned' AND reason=''"},
+        {"weft_endpoint_ejections_total", "backend=10.0.0.1:80,reason=CONSECUTIVE", NULL},
+        {"weft_endpoint_ejections_total", "backend=shop/,reason=CONSECUTIVE", NULL},
+        {"weft_endpoint_ejections_total", "reason=CONSECUTIVE", NULL},
+        {"weft_retry_refused_total", "reason=NO_SERVICE", NULL},
+        {"weft_retry_refused_total_more", PARENT ",reason=BUDGET", NULL},
+    };
+    const unsigned n = sizeof(cases) / sizeof(cases[0]);
+    char sql[500];
+    int64_t all = 0;
+
+    for (unsigned round = 1; round <= 2; round++) {
+        for (unsigned i = 0; i < n; i++)
+            add(&x->m, cases[i].family, cases[i].labels, (i + 1) * round);
+        send(&x->m, x->ledger, "front-1", 1);
+        ok(ledger_flush(x->ledger));
+        if (round == 1)
+            reopen(x); /* nothing is counted again */
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (cases[i].where == NULL)
+            continue;
+        snprintf(sql, sizeof(sql), DECIDED("%s"), cases[i].where);
+        assert_int_equal(ask(x, sql), 2 * (i + 1));
+        all += 2 * (i + 1);
+    }
+    assert_int_equal(ask(x, DECIDED("1")), all);
+    assert_int_equal(ask(x, "SELECT sum(count) FROM mesh_decisions WHERE width_s=3600"), all);
+}
+
 static void test_restart_of_the_pod(void **state)
 {
     struct fixture *x = *state;
@@ -457,6 +509,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_differences, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_of_the_collector, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_decisions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_of_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_series_that_starts_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_pods_and_processes, setup, teardown),

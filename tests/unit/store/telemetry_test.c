@@ -217,6 +217,51 @@ static void old_rows_go_in_bounded_steps(void **state)
     telemetry_close(&t);
 }
 
+static void decide(struct telemetry *t, int64_t at_ms, const char *reason, uint64_t n)
+{
+    const struct telemetry_decision d = {.what = TELEMETRY_NOT_RETRIED,
+                                         .src_ns = SLICE_LIT("default"),
+                                         .src_workload = SLICE_LIT("web"),
+                                         .dst_ns = SLICE_LIT("default"),
+                                         .dst_service = SLICE_LIT("api"),
+                                         .reason = slice_str(reason),
+                                         .n = n};
+    assert_null(telemetry_begin(t));
+    assert_null(telemetry_add_decision(t, at_ms, &d));
+    assert_null(telemetry_commit(t));
+}
+
+static void decisions_add_up_and_are_bounded(void **state)
+{
+    (void)state;
+    struct telemetry *t = open_it();
+    struct telemetry_keep keep = {.rollup_10s_ms = 60000,
+                                  .rollup_1m_ms = 600000,
+                                  .rollup_1h_ms = 86400000,
+                                  .max_rollup_rows = 300};
+    bool left = true;
+    decide(t, 100000000, "BUDGET", 3);
+    decide(t, 100001000, "BUDGET", 4);
+    decide(t, 100002000, "LIMIT", 1);
+    decide(t, 100015000, "BUDGET", UINT64_MAX);
+    assert_int_equal((int)ask("SELECT count FROM mesh_decisions WHERE width_s=10 AND reason='BUDGET'"
+                              " AND what='not_retried' AND service='api' ORDER BY start_ms"), 7);
+    assert_int_equal((int)ask("SELECT count(*) FROM mesh_decisions WHERE width_s=10"), 3);
+    assert_int_equal((int)ask("SELECT count(*) FROM mesh_decisions WHERE width_s=60"), 2);
+    while (left)
+        assert_null(telemetry_trim(t, 100000000 + 400000, &keep, 10, &left));
+    assert_int_equal((int)ask("SELECT count(*) FROM mesh_decisions WHERE width_s=10"), 0);
+    assert_int_equal((int)ask("SELECT count(*) FROM mesh_decisions WHERE width_s=60"), 2);
+    for (int i = 0; i < 400; i++)
+        decide(t, 200000000 + i * 10000, "LIMIT", 1);
+    assert_true(ask("SELECT count(*) FROM decisions") <= 300);
+    telemetry_close(&t);
+    t = open_it(); /* the row count is found again */
+    decide(t, 300000000, "LIMIT", 1);
+    assert_true(ask("SELECT count(*) FROM decisions") <= 303);
+    telemetry_close(&t);
+}
+
 static void a_full_table_drops_its_oldest(void **state)
 {
     (void)state;
@@ -311,6 +356,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_uncommitted_batch_is_not_there, setup, teardown),
         cmocka_unit_test_setup_teardown(every_last_value_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(old_rows_go_in_bounded_steps, setup, teardown),
+        cmocka_unit_test_setup_teardown(decisions_add_up_and_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_table_drops_its_oldest, setup, teardown),
         cmocka_unit_test_setup_teardown(text_is_cut_between_characters, setup, teardown),
         cmocka_unit_test_setup_teardown(pods_keep_their_first_time_within_an_incarnation, setup,
