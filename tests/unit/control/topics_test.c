@@ -37,6 +37,37 @@ static void a_topic_moves_only_when_its_bytes_do(void **state)
     assert_int_equal(r->c.settled, mesh_revision(r->c.mesh));
 }
 
+/* What has no service of its own says nothing about anybody's view. */
+static void a_pod_that_serves_nothing_moves_no_view(void **state)
+{
+    static const struct {
+        const char *pod, *ip, *service;
+        uint16_t port;
+        bool is_api_touched;
+    } cases[] = {
+        {"none-1", "10.0.1.1", "", 0, false},        /* serves nothing */
+        {"none-2", "10.0.1.2", "", 8080, false},     /* a port of no service */
+        {"other-1", "10.0.1.3", "other", 80, false}, /* something else */
+        {"api-1", "10.0.1.4", "api", 80, true},
+    };
+    struct rig *r = *state;
+    struct session *s = NULL, *one = NULL;
+    assert_null(rig_hello(r, "a-1", "10.0.0.9", "", 0, &s));
+    assert_int_equal(rig_apply(r, SERVICE("api", "80")), 0);
+    assert_int_equal(rig_apply(r, SERVICE("web", "80")), 0);
+    struct topic *api = watch(r, s, "dst/default/api.default.svc.cluster.local:80");
+    struct topic *web = watch(r, s, "dst/default/web.default.svc.cluster.local:80");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        topics_run_dirty(&r->c);
+        uint64_t computed = r->c.count.topics_computed;
+        assert_null(rig_hello(r, cases[i].pod, cases[i].ip, cases[i].service, cases[i].port, &one));
+        assert_int_equal(api->is_dirty, cases[i].is_api_touched);
+        assert_false(web->is_dirty);
+        topics_run_dirty(&r->c);
+        assert_int_equal(r->c.count.topics_computed - computed, cases[i].is_api_touched);
+    }
+}
+
 static void the_sum_tells_who_has_caught_up(void **state)
 {
     struct rig *r = *state;
@@ -258,6 +289,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_topic_moves_only_when_its_bytes_do),
+        TEST(a_pod_that_serves_nothing_moves_no_view),
         TEST(the_sum_tells_who_has_caught_up),
         TEST(what_may_be_watched),
         TEST(watches_are_limited),
