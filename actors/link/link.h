@@ -121,6 +121,7 @@ struct link {
     bool said_serving; /* as the broker was told last */
     int64_t skew_ms;
     struct timer tick, alive, drained;
+    bool is_calm; /* the tick is a slow one */
     uint64_t acked_sum;
     bool was_acked;
     bool is_ack_due;

@@ -45,6 +45,7 @@ static void on_resolve(void *arg, const struct wire_call *call)
     /* In SYNC the answer is on its way; what is held is told if it does not come. */
     v->waits_until_ms =
         clock_now_ms() + (l->state >= LINK_SYNC ? PATIENCE_HERE_MS : PATIENCE_AWAY_MS);
+    session_hurry(l);
 }
 
 static void on_forget(void *arg, const struct wire_call *call)

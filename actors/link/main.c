@@ -20,7 +20,7 @@
 
 #include <stdlib.h>
 
-#define SAVE_TICK_MS 500u
+#define SAVE_TICK_MS 1000u
 
 struct process {
     struct link link;

@@ -29,6 +29,7 @@
 
 #define ALIVE_MS        2000u
 #define TICK_MS         200u
+#define CALM_TICK_MS    1000u /* while the session is live and nobody waits for anything */
 #define CONNECT_MS      4000u /* before another key is tried */
 #define WELCOME_MS      3000u
 #define PAUSE_MIN_MS    500u
@@ -80,6 +81,7 @@ static void enter(struct link *l, enum link_state next)
         HASH_ITER(hh, l->views, v, after)
         v->is_watched = false;
     }
+    session_hurry(l);
     session_tell_state(l);
 }
 
@@ -600,6 +602,7 @@ void session_certify(struct link *l, slice_t route, const struct wire_certify *a
     s->ends_ms = clock_now_ms() + (is_held ? SIGN_HOLD_MS : SIGN_MS);
     s->n_route = route.n;
     memcpy(s->route, route.p, route.n);
+    session_hurry(l);
 }
 
 static void on_signed(void *arg, const struct wire_call *call)
@@ -810,11 +813,41 @@ void session_drain(struct link *l, uint64_t ms)
     timer_once(&l->drained, ms < 2 * BYE_MS ? 0 : BYE_MS);
 }
 
+/* Nothing that has an end of its own is under way: what is left to look at (the feed's silence, views that nobody
+ * wants any more) is a matter of seconds. An idle pod wakes up for this all its life. */
+static bool is_calm(const struct link *l)
+{
+    const struct view *v;
+
+    if (l->state != LINK_LIVE || l->is_draining)
+        return false;
+    for (size_t i = 0; i < LINK_SIGNS_MAX; i++) {
+        if (l->signs[i].id != 0)
+            return false;
+    }
+    for (v = l->views; v != NULL; v = v->hh.next) {
+        if (v->waits_until_ms != 0)
+            return false;
+    }
+    return true;
+}
+
 static void on_tick(void *arg)
 {
     struct link *l = arg;
+
     session_tick(l);
     view_tick(l);
+    l->is_calm = is_calm(l);
+    timer_once(&l->tick, l->is_calm ? CALM_TICK_MS : TICK_MS);
+}
+
+void session_hurry(struct link *l)
+{
+    if (!l->is_calm || l->has_said_bye)
+        return;
+    l->is_calm = false;
+    timer_once(&l->tick, TICK_MS);
 }
 
 void session_start(struct link *l)
@@ -823,7 +856,7 @@ void session_start(struct link *l)
     timer_init(&l->tick, l->base, on_tick, l);
     timer_init(&l->alive, l->base, on_alive_tick, l);
     timer_init(&l->drained, l->base, say_bye, l);
-    timer_every(&l->tick, TICK_MS);
+    timer_once(&l->tick, TICK_MS);
     timer_every(&l->alive, ALIVE_MS);
     l->state_since_ms = clock_now_ms();
     if (l->set->broker[0] != '\0')

@@ -7,8 +7,10 @@
 void session_start(struct link *l);
 void session_stop(struct link *l); /* closes the mailboxes */
 
-/* Every 200 ms. */
+/* Every 200 ms; once a second while nothing is waited for. */
 void session_tick(struct link *l);
+/* Something is waited for from now on: the next tick comes soon. */
+void session_hurry(struct link *l);
 
 /* The broker shall send this view from now on (now, or as soon as it is there). */
 void session_watch(struct link *l, struct view *v);
