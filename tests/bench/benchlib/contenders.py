@@ -233,8 +233,10 @@ class WeftBeside(Weft):
     def __init__(self, first, name, origin_port, bin_dir, settings):
         super().__init__("weft-" + name, os.path.dirname(first.dir), origin_port, first.pki, bin_dir)
         self.dir, self.service, self.settings, self.protocol = first.dir, name, settings, first.protocol
+        self.first = first
 
     def start_both(self):
+        self.net = self.first.net
         weft_pods.start_pods(self)
 
 

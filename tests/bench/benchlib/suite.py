@@ -14,11 +14,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 def arguments(doc, seconds=3, rounds=3):
     ap = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common(ap, seconds, rounds)
+    return ap.parse_args()
+
+
+def common(ap, seconds=3, rounds=3):
     ap.add_argument("--json", action="store_true")
     ap.add_argument("--seconds", type=int, default=seconds)
     ap.add_argument("--rounds", type=int, default=rounds)
     ap.add_argument("--bin", default=os.path.join(HERE, "..", "..", "..", "build", "bin"))
-    return ap.parse_args()
 
 
 def median_of(rows):

@@ -6,8 +6,15 @@ import time
 
 from . import procs
 
-BROKER = "10.217.0.1"
 POD_UID = 2102
+
+
+def _free_net():
+    """The second number of a 10.N.0.0/16 of our own, so that several runs do not meet."""
+    for n in range(218, 256):
+        if not os.path.exists(f"/sys/class/net/wbench{n}"):
+            return n
+    raise RuntimeError("no bridge wbenchN is free")
 
 
 def _pod(pair, name, ip, serves, ports, anchors, key, **more):
@@ -24,10 +31,11 @@ def _pod(pair, name, ip, serves, ports, anchors, key, **more):
         os.chmod(path, 0o600)
         os.chown(path, POD_UID, POD_UID)
     outbound, inbound, admin = ports
+    broker = f"10.{pair.net}.0.1"
     env = procs.env(
         WEFT_RUN_DIR=run, WEFT_STATE_DIR=state, WEFT_POD=name, WEFT_WORKLOAD=name, WEFT_SERVICE_ACCOUNT=name,
-        WEFT_POD_IPS=ip, WEFT_IPV6="false", WEFT_SERVES=serves, WEFT_BROKER=f"{BROKER}:8086",
-        WEFT_BROKER_UPDATES=f"{BROKER}:8087", WEFT_COLLECTOR=f"{BROKER}:8089", WEFT_BROKER_KEY=key,
+        WEFT_POD_IPS=ip, WEFT_IPV6="false", WEFT_SERVES=serves, WEFT_BROKER=f"{broker}:8086",
+        WEFT_BROKER_UPDATES=f"{broker}:8087", WEFT_COLLECTOR=f"{broker}:8089", WEFT_BROKER_KEY=key,
         WEFT_JOIN_TOKEN_FILE=token, WEFT_TRUST_ANCHORS_FILE=pem, WEFT_OUTBOUND_PORT=str(outbound),
         WEFT_INBOUND_PORT=str(inbound), WEFT_ADMIN_PORT=str(admin), WEFT_UID=str(POD_UID), WEFT_GID=str(POD_UID),
         WEFT_INCARNATION=str(random.getrandbits(62)), **more)
@@ -67,7 +75,7 @@ def client_of(pair, name, port, target_port):
     anchors, key = _anchors(pair)
     ports = procs.free_ports(2)
     p = _pod(pair, name, "127.0.0.1", "", (port, ports[0], ports[1]), anchors, key,
-             WEFT_OUTBOUND_TARGET=f"server:{target_port}")
+             WEFT_OUTBOUND_TARGET=f"server:{target_port}", **pair.settings)
     _ready(ports[1])
     return p
 
@@ -75,7 +83,8 @@ def client_of(pair, name, port, target_port):
 def start(pair):
     for d in ("run", "state"):
         os.makedirs(os.path.join(pair.dir, d), exist_ok=True)
-    pair.weft("up", "--bridge", "weftbench0", "--net", "10.217.0.0/16", state=True)
+    pair.net = _free_net()
+    pair.weft("up", "--bridge", f"wbench{pair.net}", "--net", f"10.{pair.net}.0.0/16", state=True)
     pair.is_up = True
     start_pods(pair)
 
