@@ -3,7 +3,6 @@ abuse.py's helpers."""
 import select
 import socket
 import struct
-import threading
 import time
 
 from abuse import PREFACE, frame, literal
@@ -147,23 +146,17 @@ class Door:
         return errors
 
 
-def sender(s, pieces, stop=None):
-    """Sends while reading nothing is needed: what the other end says is thrown away. Returns bytes sent, is_ended."""
-    sent, s_ended = 0, False
-    for piece in pieces:
-        try:
+
+def sender(s, pieces):
+    """Sends pieces until the other end ends it, and throws away what that says. (bytes sent, whether it was ended)."""
+    sent = 0
+    try:
+        for piece in pieces:
             s.sendall(piece)
             sent += len(piece)
             while select.select([s], [], [], 0)[0]:
                 if not s.recv(65536):
                     return sent, True
-        except (OSError, socket.timeout):
-            s_ended = True
-            break
-    return sent, s_ended
-
-
-def in_thread(what):
-    t = threading.Thread(target=what, daemon=True)
-    t.start()
-    return t
+    except OSError:
+        return sent, True
+    return sent, False
