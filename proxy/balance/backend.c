@@ -2,7 +2,10 @@
 #include "proxy/balance/choose.h"
 
 #include "kit/clock.h"
+#include "model/ring.h"
 #include "model/route.h"
+#include "proxy/net/address.h"
+#include "proxy/net/conn.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,7 +170,7 @@ struct endpoint *backend_pick_by(struct backend *be, const struct pick *p)
             be->unready_since_ms = clock_now_ms();
         return NULL;
     }
-    if (s->counts_as_probation)
+    if (s->counts_as_probation && !p->is_mute)
         seat_probe(
             s); /* one request is no return: who asks meanwhile is not made to wait anew */
     else
@@ -179,6 +182,30 @@ struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid)
 {
     struct pick p = {.avoid = avoid};
 
+    return backend_pick_by(be, &p);
+}
+
+void pick_source_key(struct pick *p, const struct conn *client)
+{
+    char ip[ADDRESS_TEXT];
+
+    p->has_key = client != NULL;
+    if (client == NULL)
+        return;
+    address_print_ip(&conn_info(client)->peer, ip);
+    p->key = ring_key(slice_str(ip));
+}
+
+struct endpoint *backend_pick_opaque(struct backend *be, const struct conn *client,
+                                     bool *is_full)
+{
+    struct pick p = {.is_mute = true};
+
+    *is_full = be->n_ready > 0 && backend_has_no_place(be);
+    if (*is_full)
+        return NULL; /* not even looked at: a pick that comes to nothing would count for share caps */
+    if (be->hash_by == HASH_BY_SOURCE)
+        pick_source_key(&p, client);
     return backend_pick_by(be, &p);
 }
 

@@ -275,13 +275,22 @@ struct pick {
      * failed. */
     const struct endpoint *avoid;
     bool has_key; /* consistent hash: without a key the choice is that of EWMA */
+    bool is_mute; /* no breaker will hear how it goes (opaque bytes): never the probe */
     uint64_t key; /* ring_key() of the value backend->hash_by means */
 };
+/* The key of whoever is at the other end of `client` (its address, without the port). NULL: no
+ * key. */
+void pick_source_key(struct pick *p, const struct conn *client);
 /* A ready endpoint (borrowed: endpoint_ref it to keep it), or NULL. Whoever was given one tells
  * how it went: backend_note when a request that was sent has ended, or backend_unpick when none
  * was sent. */
 struct endpoint *backend_pick_by(struct backend *be, const struct pick *p);
 struct endpoint *backend_pick(struct backend *be, const struct endpoint *avoid);
+/* For a connection of opaque bytes from `client`: nothing is to be told of how it goes, and the
+ * key is the client's address where the settings hash by it. *is_full: somebody is ready, but
+ * the backend has as many connections as it may (connections_max); NULL then. */
+struct endpoint *backend_pick_opaque(struct backend *be, const struct conn *client,
+                                     bool *is_full);
 static inline bool backend_has_ready(const struct backend *be)
 {
     return be->n_ready > 0;

@@ -219,11 +219,11 @@ static bool spills_over(const struct choosing *c)
 /* ---- the choice ---- */
 
 /* The request after a time out is the probe, at once: who waits for the endpoint's return need
- * not wait for it to be drawn. Not a request that has failed once, and with a key only the one
- * that the key leads there. */
+ * not wait for it to be drawn. Not a request that has failed once, nor one that no breaker hears
+ * of; and with a key only the one that the key leads there. */
 static struct seat *find_probation(const struct choosing *c)
 {
-    if (c->pick->avoid != NULL || c->be->balancing == BALANCING_HASH)
+    if (c->pick->avoid != NULL || c->pick->is_mute || c->be->balancing == BALANCING_HASH)
         return NULL;
     for (size_t i = 0; i < c->n; i++) {
         struct seat *s = c->be->seats[i];

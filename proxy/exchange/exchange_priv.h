@@ -195,7 +195,6 @@ bool fault_delay(struct exchange *x, const struct wire_filter *f); /* true: x wa
 /* ---- picks.c: what the exchange and the balance tell each other ---- */
 /* An endpoint of x->backend, or NULL: nobody is ready. */
 struct endpoint *picks_choose(const struct exchange *x, const struct endpoint *avoid);
-bool picks_source_key(const struct conn *c, uint64_t *key); /* c may be NULL: false */
 /* The attempt's response begins (x->status and x->grpc_status are set); its trailers came. */
 void picks_on_head(struct exchange *x, const struct head *h);
 void picks_on_trailers(struct exchange *x, const struct field *fields, size_t n);

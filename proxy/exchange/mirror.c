@@ -270,6 +270,8 @@ static const char *try_begin(struct exchange *x, const struct wire_filter *f)
 {
     struct backend *be = f->backend < x->dest->n_backends ? x->dest->backends[f->backend] : NULL;
     uint32_t most = f->running_max != 0 ? f->running_max : MIRROR_RUNNING_MAX;
+    /* Nobody waits for a copy's answer, and no breaker hears of it: it is never the probe. */
+    const struct pick mute = {.is_mute = true};
     struct endpoint *ep;
     struct mirror *m;
 
@@ -277,7 +279,7 @@ static const char *try_begin(struct exchange *x, const struct wire_filter *f)
         return "not_ready";
     if (running(x->worker, be) >= most)
         return "limit";
-    ep = backend_pick(be, NULL);
+    ep = backend_pick_by(be, &mute);
     if (ep == NULL)
         return "not_ready";
     m = mirror_new(x, be, ep);

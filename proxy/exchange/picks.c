@@ -8,8 +8,6 @@
 #include "model/route.h"
 #include "proxy/balance/penalty.h"
 #include "proxy/http/stream.h"
-#include "proxy/net/address.h"
-#include "proxy/net/conn.h"
 
 /* ---- the key of consistent hashing ---- */
 
@@ -58,17 +56,6 @@ static bool find_cookie(const struct head *h, slice_t name, slice_t *value)
     return false;
 }
 
-bool picks_source_key(const struct conn *c, uint64_t *key)
-{
-    char ip[ADDRESS_TEXT];
-
-    if (c == NULL)
-        return false;
-    address_print_ip(&conn_info(c)->peer, ip);
-    *key = ring_key(slice_str(ip));
-    return true;
-}
-
 static void read_key(const struct exchange *x, struct pick *p)
 {
     const struct backend *be = x->backend;
@@ -82,7 +69,7 @@ static void read_key(const struct exchange *x, struct pick *p)
         p->has_key = find_cookie(x->req, name, &value) && value.n > 0;
         break;
     case HASH_BY_SOURCE:
-        p->has_key = picks_source_key(x->front->conn, &p->key);
+        pick_source_key(p, x->front->conn);
         return;
     default:
         return;

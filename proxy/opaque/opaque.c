@@ -48,6 +48,13 @@ static void opaque_finish(struct opaque *o, enum close_reason why, bool is_reset
     opaque_free(o);
 }
 
+static void opaque_refuse(struct opaque *o, enum code code)
+{
+    if (o->conf.on_refused != NULL)
+        o->conf.on_refused(o->conf.arg, code);
+    opaque_finish(o, CLOSE_LIMIT, true);
+}
+
 static size_t hold_bytes(struct conn *c, slice_t bytes)
 {
     (void)bytes;
@@ -141,7 +148,7 @@ static void opaque_begin(struct opaque *o)
 static void opaque_dial(struct opaque *o)
 {
     if (endpoint_app_is_full(o->endpoint)) {
-        opaque_finish(o, CLOSE_LIMIT, true); /* nobody waits here: who it is for may not speak first */
+        opaque_refuse(o, CODE_APP_CONNECTIONS); /* nobody waits here: who it is for may not speak first */
         return;
     }
     opaque_begin(o);
@@ -160,22 +167,23 @@ static void on_limit(void *arg)
     struct opaque *o = arg;
 
     pick_wait_cancel(&o->wait);
-    opaque_finish(o, o->is_crowded ? CLOSE_LIMIT : CLOSE_CONNECT_TIMEOUT, true);
+    if (o->is_crowded)
+        opaque_refuse(o, CODE_TOO_MANY_CONNECTIONS);
+    else
+        opaque_finish(o, CLOSE_CONNECT_TIMEOUT, true);
 }
 
 static void opaque_pick(struct opaque *o)
 {
-    struct endpoint *ep =
-        o->conf.backend != NULL ? backend_pick(o->conf.backend, NULL) : o->conf.endpoint;
+    struct endpoint *ep = o->conf.endpoint;
+
+    o->is_crowded = false;
+    if (o->conf.backend != NULL)
+        ep = backend_pick_opaque(o->conf.backend, o->front, &o->is_crowded);
 
     /* A single address has no alternative: it is tried even while it backs off. */
-    if (ep == NULL && o->conf.backend->is_single && o->conf.backend->n_set > 0)
+    if (ep == NULL && !o->is_crowded && o->conf.backend->is_single && o->conf.backend->n_set > 0)
         ep = o->conf.backend->set[0];
-    o->is_crowded = ep != NULL && o->conf.backend != NULL && backend_has_no_place(o->conf.backend);
-    if (o->is_crowded) {
-        backend_unpick(o->conf.backend, ep);
-        ep = NULL;
-    }
     if (ep != NULL) {
         endpoint_ref(ep);
         o->endpoint = ep;
@@ -185,7 +193,10 @@ static void opaque_pick(struct opaque *o)
     o->wait.wake = on_wake;
     if ((!o->is_crowded && backend_is_failfast(o->conf.backend)) ||
         backend_wait(o->conf.backend, &o->wait) != OK) {
-        opaque_finish(o, o->is_crowded ? CLOSE_LIMIT : CLOSE_CONNECT_FAILED, true);
+        if (o->is_crowded)
+            opaque_refuse(o, CODE_TOO_MANY_CONNECTIONS);
+        else
+            opaque_finish(o, CLOSE_CONNECT_FAILED, true);
         return;
     }
     if (!timer_is_armed(&o->limit))

@@ -871,6 +871,34 @@ static void test_lost_probe(void **state)
     backend_unref(&be);
 }
 
+/* Opaque connections and copies say nothing of how it went: they go where they are led, and the probe is left to who
+ * does. */
+static void test_mute_ones_are_no_probe(void **state)
+{
+    struct view v = breaker_view(2, 1000);
+    const struct pick mute = {.is_mute = true};
+    struct backend *be;
+    struct endpoint *bad;
+    unsigned hits[N_MAX];
+    bool is_full;
+
+    (void)state;
+    v.breaker.min_penalty_ms = 20;
+    be = use(&v);
+    bad = named(be, 1);
+    fail_in_a_row(be, 1, 3);
+    let_timers_run(be, 2);
+    spread(be, 300, &mute, hits);
+    assert_true(hits[1] > 0 && hits[0] + hits[1] == 300);
+    for (unsigned i = 0; i < 20; i++)
+        assert_non_null(backend_pick_opaque(be, NULL, &is_full));
+    assert_false(is_full);
+    assert_int_equal(be->n_probation, 1);
+    assert_ptr_equal(backend_pick(be, NULL), bad);
+    assert_int_equal(be->n_ready, 1);
+    backend_unref(&be);
+}
+
 /* One probe is no return: whoever asks meanwhile is still answered at once. */
 static void test_probe_does_not_end_failfast(void **state)
 {
@@ -1037,6 +1065,7 @@ int main(void)
         T(test_a_single_endpoint_and_the_floor),
         T(test_one_probe_and_return),
         T(test_lost_probe),
+        T(test_mute_ones_are_no_probe),
         T(test_probe_does_not_end_failfast),
         T(test_breaker_is_per_backend),
         T(test_views_and_breakers),
