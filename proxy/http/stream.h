@@ -9,6 +9,8 @@
  * any time. Body bytes are lent for the call. Flow control is by credit: whoever delivers body bytes
  * may have at most STREAM_WINDOW of them outstanding, and gets them back by credit() when they have left at
  * the other end; without credit an HTTP/1 connection is paused, an HTTP/2 stream's window stays shut.
+ * An HTTP/2 stream on a long path may have more, but only after it was credited: until the first credit nobody has
+ * more than STREAM_WINDOW to keep.
  */
 #ifndef PROXY_HTTP_STREAM_H
 #define PROXY_HTTP_STREAM_H
@@ -103,6 +105,12 @@ struct stream {
 #define HTTP_LINE_MAX  8192
 #define HTTP_FIELD_MAX 16384
 
+/* What HTTP/2 connections of a worker let their peers send beyond what a connection begins with. */
+struct http_windows {
+    size_t max, used; /* bytes; with max 0 windows stay as they begin */
+    uint64_t grown;   /* how often one grew */
+};
+
 struct http_limits {
     uint32_t head_max, fields_max;
     uint32_t line_max, field_max; /* bytes of a start line, of a field; 0: HTTP_LINE_MAX, HTTP_FIELD_MAX */
@@ -111,6 +119,7 @@ struct http_limits {
     /* HTTP/2, 0: no limit. The connection ends when its peer's windows let no byte of what waits go for stall_ms; a request
      * whose content-length says that content is to come is cut when it brings fewer bytes a second, over 5 s. */
     uint64_t stall_ms, body_rate_min;
+    struct http_windows *windows; /* lent, of the worker; NULL: windows stay as they begin */
 };
 
 /* What proxies of the mesh add to a head between themselves does not count: an application's head that one side takes

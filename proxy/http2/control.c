@@ -113,6 +113,8 @@ static void on_ping(struct h2_session *x, const struct h2_frame *f, slice_t payl
         return;
     }
     x->ping_sent_ms = 0;
+    if (h2_path_on_ack(x, payload))
+        return;
     if (x->leaving == H2_NOTICE)
         h2_leave(x);
 }

@@ -275,6 +275,8 @@ void h2_pump(struct h2_session *x)
 void h2_credit(struct h2_session *x, size_t n)
 {
     x->window.owed += (uint32_t)n;
+    if (UNLIKELY(x->window.size > x->window.goal))
+        h2_path_fit(x);
     if (x->window.owed < x->window.size / 2 || h2_is_over(x))
         return;
     h2_write_u32(x, H2_WINDOW_UPDATE, 0, x->window.owed);
@@ -290,7 +292,9 @@ void h2_stream_credit(struct h2_stream *st, size_t n)
     if (st->in.is_ended || (st->state != H2_OPEN && st->state != H2_HALF_LOCAL))
         return;
     st->in.owed += (uint32_t)n;
-    if (st->in.owed < x->window.stream_size / 2 || h2_is_over(x))
+    if (UNLIKELY(st->in.size != STREAM_WINDOW || x->window.stream_size != STREAM_WINDOW))
+        h2_path_fit_stream(st);
+    if (st->in.owed < st->in.size / 2 || h2_is_over(x))
         return;
     h2_write_u32(x, H2_WINDOW_UPDATE, st->id, st->in.owed);
     st->in.window += st->in.owed;

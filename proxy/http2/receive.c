@@ -89,6 +89,7 @@ static void begin_data(struct h2_session *x, const struct h2_frame *f)
         h2_terminate(x, H2_FLOW_CONTROL_ERROR, CLOSE_BAD_PROTOCOL);
         return;
     }
+    h2_path_on_content(x, f->length);
     x->data.id = f->id;
     x->data.left = f->length;
     x->data.pad_left = 0;

@@ -173,6 +173,7 @@ static void on_sent(struct conn *c, size_t n)
 static void session_free(struct h2_session *x)
 {
     timer_stop(&x->tick);
+    h2_path_done(x);
     h2_stream_free_spares(x);
     hpack_decoder_done(&x->decoder);
     hpack_encoder_done(&x->encoder);
@@ -256,6 +257,7 @@ static void on_tick(void *arg)
     if (x->running == 0) {
         h2_stream_free_spares(x);
         hpack_decoder_release(&x->decoder);
+        h2_path_forget(x);
     }
     if (!x->is_server)
         h2_client_tick(x, now); /* may end the connection: the last thing but arming */
@@ -315,7 +317,7 @@ err_t h2_session_start(struct h2_session *x, struct conn *c)
         x->tick_ms = tick_for(x->ping_wait_ms);
     if (x->limits.stall_ms != 0 && tick_for(x->limits.stall_ms) < x->tick_ms)
         x->tick_ms = tick_for(x->limits.stall_ms);
-    x->window.left = x->window.size = H2_CONN_WINDOW;
+    x->window.left = x->window.size = x->window.goal = H2_CONN_WINDOW;
     x->window.stream_size = STREAM_WINDOW;
     x->out_window = x->peer.window = H2_WINDOW_DEFAULT;
     x->peer.streams_max = PEER_STREAMS;

@@ -31,6 +31,8 @@
 
 #define H2_INTERIM_MAX 10 /* 1xx heads per answer */
 #define H2_CONN_WINDOW (1024 * 1024)
+#define H2_CONN_WINDOW_MAX   (8 * 1024 * 1024) /* where the path is long (path.c) */
+#define H2_STREAM_WINDOW_MAX (4 * 1024 * 1024)
 #define H2_RECENT      256 /* streams whose end is remembered */
 #define H2_SLOTS       128 /* of the table of streams by id; a power of two */
 #define H2_OUT_MAX                                                                             \
@@ -94,6 +96,7 @@ struct h2_stream {
         size_t outstanding;          /* content without credit */
         int64_t window;              /* what the peer may still send */
         uint32_t owed;               /* credit that it has not been told of */
+        uint32_t size;               /* window, owed and outstanding are no more than this */
         uint64_t seen;               /* content that has come */
         uint64_t rate_ms, rate_seen; /* when it was last looked at, and what it was then */
     } in;
@@ -181,9 +184,17 @@ struct h2_session {
 
     struct { /* what we let the peer send */
         int64_t left;
-        uint32_t owed, size;
-        uint32_t stream_size;
+        uint32_t owed, size, goal; /* size falls to goal as what was granted is used */
+        uint32_t stream_size;      /* of streams whose content leaves as it comes */
     } window;
+    struct { /* what the path holds (path.c) */
+        bool is_out;      /* a PING is; since */
+        uint64_t sent_us;
+        uint64_t seen;    /* content since then, or since its answer */
+        uint64_t rate;    /* bytes a second when a window last grew */
+        uint64_t next_us; /* no other PING before */
+        uint32_t wait_ms;
+    } path;
     int64_t out_window; /* what the peer lets us send, over all streams */
 
     struct { /* content that waits in streams, and whether the peer lets any of it go */
@@ -289,6 +300,16 @@ void h2_stream_report_sent(struct h2_session *x);
 size_t h2_on_bytes(struct conn *c, slice_t bytes);
 void h2_take_held_up(
     struct h2_session *x); /* a new turn: goes on where there was too much of something */
+
+/* path.c: windows for the peer that grow with the path */
+void h2_path_on_content(struct h2_session *x, uint32_t n); /* a DATA frame of n bytes begins */
+/* False: it does not acknowledge the PING of the path. */
+bool h2_path_on_ack(struct h2_session *x, slice_t payload);
+void h2_path_forget(struct h2_session *x); /* no stream runs: as it began */
+void h2_path_done(struct h2_session *x);   /* the connection goes */
+/* Before credit is told: the window moves towards what it should be. */
+void h2_path_fit(struct h2_session *x);
+void h2_path_fit_stream(struct h2_stream *st);
 
 /* stall.c: who holds us up. Looked at with every tick; may end streams and the connection. */
 void h2_look_for_stalls(struct h2_session *x, uint64_t now_ms);

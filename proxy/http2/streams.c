@@ -70,7 +70,7 @@ void h2_stream_enter(struct h2_stream *st, enum h2_state next)
 void h2_stream_open(struct h2_stream *st, uint32_t id)
 {
     st->id = id;
-    st->in.window = st->of->window.stream_size;
+    st->in.window = st->in.size = STREAM_WINDOW;
     st->out.window = st->of->peer.window;
     h2_stream_enter(st, H2_OPEN);
 }
