@@ -1,6 +1,7 @@
 """Which endpoint a request goes to: real proxies, plain servers, and views that the test says."""
 import collections
 import http.client
+import socket
 import threading
 import time
 
@@ -264,6 +265,59 @@ def test_who_waits_too_long_for_a_connection_is_told(serve):
     s.apps[0].may_answer.set()
     t.join()
     assert s.ask(5) == [5]
+
+
+def opaque(s):
+    """A connection that is no HTTP to the service."""
+    c = socket.create_connection(("127.0.0.1", s.proxy.port), timeout=20)
+    c.sendall(b"\x00 not HTTP\r\n\r\n")
+    return c
+
+
+def read_all(c):
+    try:
+        return c.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+def test_opaque_connections_by_source(serve):
+    s = serve(4, balancing(HASH, SOURCE))
+    for _ in range(12):
+        with opaque(s) as c:
+            assert read_all(c).startswith(b"HTTP/1.1 200")
+    assert sorted(a.server.accepted for a in s.apps) == [0, 0, 0, 12]
+
+
+def test_opaque_connections_wait_for_a_place(serve):
+    s = serve(2, connections_max=2, WEFT_FAILFAST_TIMEOUT="30s")
+    held = [opaque(s) for _ in range(2)]
+    for c in held:
+        assert read_all(c).startswith(b"HTTP/1.1 200")
+    third = opaque(s)
+    third.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        third.recv(1)
+    assert sum(a.server.accepted for a in s.apps) == 2
+    held.pop().close()
+    third.settimeout(20)
+    assert read_all(third).startswith(b"HTTP/1.1 200")
+    for c in [*held, third]:
+        c.close()
+
+
+def test_opaque_connections_that_wait_too_long_are_refused(serve):
+    s = serve(1, connections_max=1, waiting_max=1, WEFT_FAILFAST_TIMEOUT="400ms")
+    with opaque(s) as held:
+        assert read_all(held).startswith(b"HTTP/1.1 200")
+        with opaque(s) as c:
+            assert read_all(c) == b""
+        # One may wait; who comes then is refused at once.
+        with opaque(s) as c, opaque(s) as d:
+            assert read_all(c) == read_all(d) == b""
+        assert s.apps[0].server.accepted == 1
+    wait_for(lambda: s.apps[0].open == 0, "the end of the first")
+    assert s.ask(3) == [3]
 
 
 def test_dials_that_fail_are_not_counted_for_ever(serve):
