@@ -209,3 +209,76 @@ def test_flood_by_the_application(inbound):
             door.is_fine()
     finally:
         door.stop()
+
+
+# ---- who reads nothing, and who hardly sends ----
+
+def big_answers(c, _number):
+    """An application that answers with as much as it may send."""
+    f = Frames(c)
+    f.exactly(len(PREFACE))
+    f.send(frame(SETTINGS, 0, 0))
+    room, small = 65535, 0
+    try:
+        while True:
+            kind, flags, sid, payload = f.read()
+            if kind == SETTINGS and not flags & 1:
+                f.send(frame(SETTINGS, 1, 0))
+            elif kind == WINDOW and sid == 0:
+                room += int.from_bytes(payload, "big")
+            elif kind == HEADERS and b"/big" in payload:
+                f.send(frame(HEADERS, EH, sid, b"\x88"))
+                small = sid
+            elif kind == HEADERS:
+                f.send(frame(HEADERS, EH, sid, b"\x88"), frame(DATA, ES, sid, b"ok"))
+            while small and room >= 16384:
+                f.send(frame(DATA, 0, small, bytes(16384)))
+                room -= 16384
+                if room < 16384:
+                    break
+    except (Ended, OSError):
+        pass
+
+
+BIG = b"\x82\x86\x04\x04/big" + GET[3:]
+
+
+@pytest.mark.parametrize("inbound", [False, True], ids=["outbound", "inbound"])
+@pytest.mark.parametrize("name", ["CVE-2019-9517-shut-TCP-window", "CVE-2019-9511-shut-window"])
+def test_flood_who_reads_nothing(name, inbound):
+    """Many large answers that cannot go: bounded, and the connection ends when nothing went for WEFT_STALL_TIMEOUT."""
+    door = Door(inbound=inbound, handler=big_answers, WEFT_STALL_TIMEOUT="1s")
+    is_tcp = "TCP" in name
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(10 * SLOW)
+    s.connect(("127.0.0.1", door.proxy.port))
+    try:
+        rss = door.rss()
+        s.sendall(PREFACE + frame(SETTINGS, 0, 0, setting(4, 0x7fffffff if is_tcp else 0)) +
+                  frame(WINDOW, 0, 0, u32(0x7fff0000 - 65535)) + b"".join(ask(i, BIG) for i in range(60)))
+        door.is_fine()
+        if not is_tcp:
+            door.said("reason=STALLED")
+        assert door.rss() - rss < RSS_MAX * SLOW
+        door.is_fine()
+    finally:
+        s.close()
+        door.stop()
+
+
+def test_flood_of_content_that_hardly_comes():
+    """H2-10: announced content below WEFT_BODY_RATE_MIN is reset with ENHANCE_YOUR_CALM."""
+    door = Door(WEFT_BODY_RATE_MIN=1000)
+    c = opened(door.proxy)
+    try:
+        c.send(ask(0, POST + field(b"content-length", b"50000"), EH), frame(DATA, 0, 1, b"x"))
+        while True:
+            kind, _, sid, payload = c.read()
+            if kind == RST and sid == 1:
+                break
+        assert payload == u32(11)
+        door.is_fine()
+    finally:
+        c.close()
+        door.stop()
