@@ -418,12 +418,22 @@ static void describe(const struct stream_failure *f, enum http_version version,
     }
 }
 
+/* An HTTP/2 connection that was going away when the request came (RFC 9113 6.8): not processed, says its GOAWAY, whatever
+ * left. Servers that end their connections after a while or a number of requests do this all the time, to everything that is
+ * under way at once; a REFUSED_STREAM is another matter: who sends it has too much to do. */
+static bool is_left_behind(const struct stream_failure *f)
+{
+    return f->error == STREAM_REFUSED && f->http2_error == 0 && !f->any_received;
+}
+
 /* The server closed an idle connection just as it was used again (RFC 9112 9.3.1). What was provably not read goes to
  * another connection, however often (the pool may hold several that ended together; each is tried once); what may have
  * been read only once, if it may be repeated at all. */
 static bool is_idle_race(const struct exchange *x, const struct stream_failure *f,
                          enum http_version version)
 {
+    if (is_left_behind(f))
+        return x->keeps && x->races < EXCHANGE_RACES_MAX;
     if (version == HTTP_2 || !f->was_idle_conn || f->any_received || f->error != STREAM_LOST || !x->keeps)
         return false;
     return f->any_sent ? x->req->is_idempotent && !x->risked : x->races < EXCHANGE_RACES_MAX;
@@ -450,10 +460,14 @@ static void on_back_failed(void *arg, struct stream *s, const struct stream_fail
         exchange_enter(x, EXCHANGE_RELAY);
     if (is_idle_race(x, f, version)) {
         x->raced = true;
-        x->risked = x->risked || f->any_sent;
+        x->risked = x->risked || (f->any_sent && !is_left_behind(f));
         x->races++;
         x->attempt--;
         x->is_excused = true;
+        if (is_left_behind(f) && x->is_tallied) { /* nobody's failure */
+            picks_on_end(x, 0, false, failure.code);
+            exchange_tally_abandoned(x);
+        }
         exchange_tally_end(x, 0, false, failure.code);
         x->is_excused = false;
         if (x->is_begun)

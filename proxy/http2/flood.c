@@ -96,6 +96,15 @@ static enum flood_verdict on_window_update(struct flood *f)
     return FLOOD_FINE;
 }
 
+/* gRPC libraries measure the path with a PING behind the first DATA of each round trip. */
+static enum flood_verdict on_ping(struct flood *f, uint64_t now_ms)
+{
+    if (f->data_sent == f->data_measured)
+        return flood_spend(f, FLOOD_PING, now_ms);
+    f->data_measured = f->data_sent;
+    return FLOOD_FINE;
+}
+
 static enum flood_verdict by_type(struct flood *f, uint8_t type, uint32_t length, bool is_ack,
                                   bool is_end, uint64_t now_ms)
 {
@@ -115,7 +124,7 @@ static enum flood_verdict by_type(struct flood *f, uint8_t type, uint32_t length
     case 5: /* PUSH_PROMISE: a connection error */
         return FLOOD_FINE;
     case 6: /* PING */
-        return is_ack ? FLOOD_FINE : flood_spend(f, FLOOD_PING, now_ms);
+        return is_ack ? FLOOD_FINE : on_ping(f, now_ms);
     case 7: /* GOAWAY */
         return flood_spend(f, FLOOD_GOAWAY, now_ms);
     case 8: /* WINDOW_UPDATE */

@@ -26,6 +26,7 @@ struct flood {
     } bucket[FLOOD_KINDS];
     unsigned empty_in_a_row;
     uint64_t window_updates, streams, data_sent; /* for the WINDOW_UPDATE formula */
+    uint64_t data_measured;                      /* data_sent when a PING was last free */
     uint64_t wire_bytes, payload_bytes;          /* for the overhead ratio */
     bool said_soft;
     const char *over; /* the name of what ran out; NULL: nothing did */

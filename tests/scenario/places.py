@@ -41,16 +41,17 @@ class Ways:
         os.chown(path, 65534, 65534)
         return path
 
-    def serve(self, name, argv, port, replicas=1, where=WAYS, says="listening", options=(), env=None):
-        """Starts it in pods and outside. {port} and {place} in the arguments; waits until it `says` so, or accepts."""
+    def serve(self, name, argv, port, replicas=1, where=WAYS, says="listening", options=(), env=None, files=None):
+        """Starts it in pods and outside. {port} and {place} in the arguments and in `files` (NAME: TEXT), which are in its
+        place; waits until it `says` so."""
         self.ports[name] = port
         if set(where) & {"meshed", "outside"}:
-            self.apps[name] = [self.mesh.run(name, self.filled(argv, port, self.place()), ports=[str(port)],
+            self.apps[name] = [self.mesh.run(name, self.filled(argv, port, files), ports=[str(port)],
                                              options=options, env=env) for _ in range(replicas)]
             for app in self.apps[name]:
                 self.listens(app.output, says)
         if "plain" in where:
-            self.serve_outside(name, argv, port, says)
+            self.serve_outside(name, argv, port, says, files)
         return self.apps.get(name)
 
     @staticmethod
@@ -58,14 +59,20 @@ class Ways:
         if says:
             wait_for(lambda: says in output(), "it says %r: %s" % (says, output()), 30)
 
-    @staticmethod
-    def filled(argv, port, place):
-        return [a.replace("{port}", str(port)).replace("{place}", place) for a in argv]
+    def filled(self, argv, port, files=None):
+        place = self.place()
 
-    def serve_outside(self, name, argv, port, says):
+        def fill(text):
+            return text.replace("{port}", str(port)).replace("{place}", place)
+        for name, text in (files or {}).items():
+            with open(os.path.join(place, name), "w") as f:
+                f.write(fill(text))
+        return [fill(a) for a in argv]
+
+    def serve_outside(self, name, argv, port, says, files=None):
         real, path = free_port(self.gateway), os.path.join(self.mesh.dir, name + ".outside")
         with open(path, "w") as f:
-            p = subprocess.Popen(as_nobody(self.filled(argv, real, self.place())), stdout=f, stderr=f, stdin=subprocess.DEVNULL,
+            p = subprocess.Popen(as_nobody(self.filled(argv, real, files)), stdout=f, stderr=f, stdin=subprocess.DEVNULL,
                                  start_new_session=True)
         self.outside[name] = (p, path)
         if says:
