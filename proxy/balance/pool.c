@@ -158,13 +158,17 @@ static void on_back_ready(void *arg, struct http_back *back)
     }
 }
 
+static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
+
+/* What runs on it (after a GOAWAY, say) may take long: who waits for a slot need not. */
 static void on_back_retired(void *arg, struct http_back *back)
 {
-    (void)back;
-    pooled_to_retired(arg);
-}
+    struct pooled *p = arg;
 
-static void pool_dial_more(struct endpoint *ep, enum pool_kind kind);
+    (void)back;
+    pooled_to_retired(p);
+    pool_dial_more(p->ep, POOL_HTTP2);
+}
 
 /* The server closed an idle connection. One such end may be a restart; two after about the same
  * time, the second connection having become idle after the first end, are its limit: from now
@@ -279,6 +283,8 @@ static void on_dialled(void *arg, const struct dial_result *r)
         struct lend_failure why = {.is_local = true, .code = "LIMIT"};
 
         pool_fail_waiting(ep, kind, &why);
+    } else if (kind == POOL_HTTP2) {
+        pool_dial_more(ep, kind); /* more wait than it has slots */
     }
     endpoint_unref(&ep);
 }

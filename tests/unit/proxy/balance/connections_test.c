@@ -43,6 +43,7 @@ static struct conn *opened;
 static unsigned told, failed;
 static struct http_back *lent;
 static uint64_t revision;
+static bool no_limit;
 
 static void on_close(void *arg, const struct conn *c, enum close_reason why)
 {
@@ -78,7 +79,7 @@ static void use(struct one *w, unsigned n, struct backend **out)
                              .port = 80,
                              .n_endpoints = n,
                              .endpoints = &ep,
-                             .connections_max = MAX};
+                             .connections_max = no_limit ? 0 : MAX};
     struct backend_spec spec = {.view = &v, .revision = ++revision};
 
     address_print_ip(&at, ip);
@@ -470,6 +471,76 @@ static void goes_away(void **state)
     nothing_is_lost();
 }
 
+/* ---- slots of HTTP/2 ---- */
+
+static const uint8_t two_streams[] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2}; /* SETTINGS */
+static const uint8_t goaway[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0};
+
+static void on_stream_failed(void *arg, struct stream *s, const struct stream_failure *f)
+{
+    (void)arg, (void)s, (void)f;
+}
+
+static const struct stream_events stream_events = {.on_failed = on_stream_failed};
+static struct arena arena;
+
+static void take_slot(struct http_back *back)
+{
+    assert_non_null(http_back_open(back, &arena, &stream_events, NULL));
+}
+
+/* A connection of the pool, accepted, with two slots as its server wants. */
+static int two_slots(unsigned number)
+{
+    struct lend l = {.done = on_lent};
+    struct http_back *back;
+    int fd;
+
+    lent = NULL;
+    assert_int_equal(endpoint_lend(target(), POOL_HTTP2, &l, &back), STEP_LATER);
+    until(lent != NULL);
+    back = lent;
+    assert_int_equal(target()->n_mux, number);
+    until((fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0);
+    assert_int_equal(write(fd, two_streams, sizeof(two_streams)), sizeof(two_streams));
+    until(http_back_free_slots(back) == 2);
+    take_slot(back);
+    assert_int_equal(endpoint_lend(target(), POOL_HTTP2, &l, &back), STEP_DONE); /* no other one while it has a slot */
+    take_slot(back);
+    return fd;
+}
+
+/* Slow streams fill a connection: the next request gets another, up to BALANCE_MUX_MAX; who waits then gets the first
+ * slot, or a new connection when one of them takes no more requests, although its streams go on. */
+static void slow_streams_starve_nobody(void **state)
+{
+    struct lend l = {.done = on_lent};
+    struct http_back *back;
+    struct backend *again;
+    int fds[BALANCE_MUX_MAX + 1];
+
+    (void)state;
+    no_limit = true;
+    use(&workers[0], 1, &again);
+    backend_unref(&again);
+    arena_init(&arena, 0);
+    for (unsigned i = 0; i < BALANCE_MUX_MAX; i++)
+        fds[i] = two_slots(i + 1);
+    lent = NULL;
+    assert_int_equal(endpoint_lend(target(), POOL_HTTP2, &l, &back), STEP_LATER);
+    assert_int_equal(target()->n_dialing[POOL_HTTP2], 0);
+    assert_int_equal(write(fds[0], goaway, sizeof(goaway)), sizeof(goaway));
+    until(lent != NULL);
+    assert_int_equal(target()->n_mux, BALANCE_MUX_MAX);
+    assert_int_equal(target()->n_connections, BALANCE_MUX_MAX + 1);
+    until((fds[BALANCE_MUX_MAX] = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0);
+    for (unsigned i = 0; i <= BALANCE_MUX_MAX; i++)
+        close(fds[i]);
+    until(target()->n_connections == 0);
+    arena_done(&arena);
+    no_limit = false;
+}
+
 /* ---- TLS: weft-tls is not there ---- */
 
 static void handshake_fails(void **state)
@@ -523,6 +594,7 @@ int main(void)
         T(pool_is_refused),
         T(who_waits_goes),
         T(goes_away),
+        T(slow_streams_starve_nobody),
         TLS(handshake_fails),
         TLS(handshake_is_cancelled),
         TLS(peer_goes_meanwhile),
