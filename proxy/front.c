@@ -19,8 +19,8 @@ static void front_free(struct front *f)
     opening_free(f);
     target_drop(&f->target);
     endpoint_unref(&f->app);
-    list_del(&f->node);
     limit_port_drop(&f->limit);
+    list_del(&f->node);
     w->n_fronts[f->direction]--;
     limit_counter_set(w->limit_shared, w->load[f->direction], w->n_fronts[f->direction]);
     free(f->client_id);
@@ -79,6 +79,8 @@ static void front_count(struct front *f, const struct backend *be)
                            .is_src = true,
                            .target = f->dst_text,
                            .is_tls = f->is_tls,
+                           .is_foreign_tls = f->is_foreign_tls,
+                           .sni = f->sni,
                            .client_id = f->client_id != NULL ? f->client_id : "",
                            .server_id = "",
                            .dst_namespace = "",
@@ -199,6 +201,13 @@ static bool on_said(void *arg, bool is_server, slice_t bytes)
 
 /* ---- opaque ---- */
 
+static void on_opaque_refused(void *arg, enum code code)
+{
+    struct front *f = arg;
+
+    tally_mesh_answer(f->worker->tallies, f->direction, code_info(code)->id);
+}
+
 static void on_opaque_end(void *arg, enum close_reason why)
 {
     struct front *f = arg;
@@ -219,6 +228,7 @@ void front_start_opaque(struct front *f, struct backend *backend, struct conn *e
                                .idle_ms = s->idle_timeout,
                                .wait_ms = s->failfast_timeout,
                                .on_said = f->direction == DIRECTION_INBOUND ? on_said : NULL,
+                               .on_refused = on_opaque_refused,
                                .on_end = on_opaque_end,
                                .arg = f};
 

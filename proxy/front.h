@@ -29,6 +29,8 @@ struct front {
     enum direction direction;
     enum front_state state;
     bool is_tls;
+    bool is_foreign_tls; /* outbound: TLS of the application, which passes */
+    char sni[254];       /* ... and the name it asked for, as metrics call it */
     bool is_mesh;        /* came with a transport header: the peer is a proxy of the mesh */
     unsigned heard;      /* inbound: a bit per enum evidence that was noted already */
     struct talk talk;    /* inbound, opaque: what is learned from it */

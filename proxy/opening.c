@@ -3,6 +3,7 @@
 #include "kit/clock.h"
 #include "proxy/handshake/handshake.h"
 #include "proxy/net/conn.h"
+#include "proxy/opaque/opaque.h"
 
 #include <stdlib.h>
 
@@ -38,6 +39,19 @@ static const char *look_name(const struct detect_result *r)
     return "not_http";
 }
 
+/* What routes and metrics look at; a name that no host can have is none. */
+static void keep_name(struct opening *o, slice_t sni)
+{
+    o->n_sni = 0;
+    if (!look_is_host(sni))
+        return;
+    if (sni.p[sni.n - 1] == '.')
+        sni.n--;
+    for (size_t i = 0; i < sni.n; i++)
+        o->sni[i] = (char)(sni.p[i] >= 'A' && sni.p[i] <= 'Z' ? sni.p[i] | 0x20 : sni.p[i]);
+    o->n_sni = (uint8_t)sni.n;
+}
+
 static void on_detected(void *arg, const struct detect_result *r)
 {
     struct opening *o = arg;
@@ -51,6 +65,8 @@ static void on_detected(void *arg, const struct detect_result *r)
     tally_detected(w->tallies, f->direction, look_name(r), clock_read_us() - f->accepted_us);
     o->is_settled = true;
     o->look = r->look;
+    o->is_hello = r->is_hello;
+    keep_name(o, r->sni);
     if (r->look == LOOK_TLS && (r->sni.n == 0 || !slice_is_str(r->sni, w->identity)))
         o->look = LOOK_OPAQUE; /* TLS that is not for us passes untouched */
     o->decide(f);
@@ -74,6 +90,8 @@ void opening_detect(struct opening *o, bool wants_sni, uint8_t lesson)
     o->lesson = lesson;
     o->is_settled = false;
     o->phase = OPENING_DETECT;
+    o->is_hello = false;
+    o->n_sni = 0;
     detect_start(&o->detect, f->conn, &conf, on_detected, on_detect_closed, o);
 }
 
@@ -97,7 +115,49 @@ static void on_server_speaks(struct front *f)
                    clock_read_us() - f->accepted_us);
     o->is_settled = true;
     o->look = LOOK_OPAQUE;
+    o->is_hello = o->detect.has_hello;
+    o->n_sni = 0;
     o->decide(f);
+}
+
+static bool expects_http(const struct opening *o)
+{
+    switch ((enum lesson)o->lesson) {
+    case LESSON_HTTP1:
+    case LESSON_HTTP2:
+    case LESSON_GRPC:
+        return true;
+    case LESSON_UNKNOWN:
+    case LESSON_OPAQUE:
+    case LESSON_SEVERAL:
+        break;
+    }
+    return false;
+}
+
+/* The server is not to be had for a client that has said nothing yet. What it said would have been passed on; so is
+ * this: it would otherwise wait for the end of the detection. A client of HTTP may still come to speak: a request waits
+ * for its server in other ways. */
+static void opening_refuse(struct opening *o, enum close_reason why)
+{
+    if (!o->is_settled && o->phase == OPENING_DETECT && !expects_http(o) && !o->detect.has_bytes)
+        front_close(o->front, why, true);
+}
+
+/* The early connection was cut. Another endpoint may have a place. */
+static void on_early_lost(struct opening *o)
+{
+    unsigned tries = o->early_be != NULL && !o->early_be->is_single ? OPAQUE_TRIES : 2;
+
+    if (o->early_be != NULL)
+        endpoint_unref(&o->early_ep);
+    if (o->is_settled || o->phase != OPENING_DETECT)
+        return;
+    if (++o->n_lost < tries) /* before the last one a client of HTTP has time to begin */
+        timer_once(&o->early_timer,
+                   o->n_lost + 1 == tries ? OPENING_DIAL_HTTP_MS : OPENING_DIAL_AFTER_MS);
+    else
+        opening_refuse(o, CLOSE_OTHER_SIDE);
 }
 
 static size_t on_early_bytes(struct conn *c, slice_t bytes)
@@ -131,7 +191,7 @@ static void on_early_eof(struct conn *c, bool is_clean)
     o->early = NULL;
     conn_own(c, NULL, NULL);
     conn_close(c, CLOSE_PEER_TRUNCATED);
-    endpoint_unref(&o->early_ep);
+    on_early_lost(o);
 }
 
 static void on_early_closed(struct conn *c, enum close_reason why)
@@ -140,7 +200,7 @@ static void on_early_closed(struct conn *c, enum close_reason why)
 
     (void)why;
     o->early = NULL; /* detection goes on; whoever needs a connection dials again */
-    endpoint_unref(&o->early_ep);
+    on_early_lost(o);
 }
 
 static const struct conn_events early_events = {
@@ -182,7 +242,12 @@ static void early_dial(struct opening *o)
     struct worker *w = o->front->worker;
 
     if (endpoint_app_is_full(o->early_ep)) {
-        endpoint_unref(&o->early_ep);
+        if (o->has_met_full) {
+            opening_refuse(o, CLOSE_LIMIT);
+            return;
+        }
+        o->has_met_full = true; /* it may get a place yet, or begin to speak HTTP, which waits in line */
+        timer_once(&o->early_timer, OPENING_DIAL_HTTP_MS);
         return;
     }
     tally_detect_dial(w->tallies, o->front->direction, dial_after(o));
@@ -203,8 +268,11 @@ static void on_early_timer(void *arg)
 
     if (o->is_settled || o->phase == OPENING_HANDSHAKE)
         return;
+    if (o->early_be != NULL && o->detect.has_hello)
+        return; /* its server name will say where to */
     if (o->early_be != NULL) {
-        struct endpoint *ep = backend_pick(o->early_be, NULL);
+        bool is_full; /* somebody else's end wakes us as well as an endpoint that is ready */
+        struct endpoint *ep = backend_pick_opaque(o->early_be, o->front->conn, &is_full);
 
         if (ep == NULL) {
             o->early_wait.wake = on_endpoint_ready;

@@ -27,11 +27,18 @@ struct opening {
     struct detect detect;
     bool is_settled; /* detection has a result */
     enum look look;
+    bool is_hello;      /* it began with a ClientHello, be it for whom it may */
+    uint8_t n_sni;      /* 0: it names no server, or nothing that could be a host */
+    char sni[254];      /* in lower case, without a trailing dot */
     struct target_wait wait;
     struct timer early_timer;
     uint8_t lesson; /* what the port was seen to speak (model/lesson.h), PROTOCOL_DETECT: nothing */
     struct timer limit_timer; /* inbound: of the transport header; outbound: of a target that is lost */
     struct backend *early_be;   /* outbound: a reference; whose endpoint is dialled */
+    bool is_drawn;              /* outbound: it was chosen which backend opaque bytes go to ... */
+    bool is_drawn_missing;      /* ... and it does not exist */
+    bool has_met_full;          /* the application had no place for the early connection */
+    unsigned n_lost;            /* early connections that ended without a word */
     struct pick_wait early_wait; /* none of them is ready */
     struct dial *dial;
     struct conn *early;        /* connected to the server, waiting for who speaks first */

@@ -7,9 +7,10 @@
 #include "proxy/opening.h"
 
 #include "kit/log.h"
-#include "model/route.h"
+#include "model/code.h"
 #include "proxy/net/address.h"
 #include "proxy/net/conn.h"
+#include "proxy/passage.h"
 
 #define LOST_LOOK_MS 100 /* a client that speaks first has done so by then */
 
@@ -32,12 +33,75 @@ static enum look known_protocol(const struct front *f, const struct destination 
     return LOOK_MORE;
 }
 
-static void serve(struct front *f, enum look look)
+static void refuse(struct front *f, const struct passage *p)
+{
+    tally_mesh_answer(f->worker->tallies, f->direction, p->code);
+    log_debug("connection refused", "target=%s code=%s sni=%.*s", f->dst_text, p->code,
+              (int)f->opening->n_sni, f->opening->sni);
+    front_close(f, p->why, true);
+}
+
+/* The application's own TLS: its server name says where to. */
+static void serve_tls(struct front *f)
 {
     struct opening *o = f->opening;
     struct destination *d = f->target->now;
+    slice_t sni = slice(o->sni, o->n_sni);
     struct endpoint *early_ep = NULL;
+    struct conn *early = NULL;
+    struct passage p;
+    slice_t label;
+
+    passage_tls(d, sni, &p);
+    label = names_label(f->worker->names, d, p.rule, sni);
+    memcpy(f->sni, label.p, label.n);
+    f->sni[label.n] = 0;
+    f->is_foreign_tls = true;
+    if (p.backend == NULL) {
+        refuse(f, &p);
+        return;
+    }
+    if (o->early_be == p.backend)
+        early = opening_take_early(o, &early_ep);
+    front_start_opaque(f, p.backend, early, early_ep);
+    endpoint_unref(&early_ep);
+}
+
+/* Where opaque bytes go is drawn once, when its server is dialled or when it is known what they are; another time only if
+ * nobody is ready there. */
+static void serve_bytes(struct front *f)
+{
+    struct opening *o = f->opening;
+    struct endpoint *early_ep = NULL;
+    struct backend *be = NULL;
+    struct passage p;
     struct conn *early;
+
+    if (o->is_drawn_missing) {
+        p = (struct passage){.code = code_info(CODE_BACKEND_MISSING)->id, .why = CLOSE_NO_ROUTE};
+        refuse(f, &p);
+        return;
+    }
+    if (o->early_be == NULL || (o->early == NULL && !backend_has_ready(o->early_be))) {
+        passage_bytes(f->target->now, &p);
+        if (p.backend == NULL) {
+            refuse(f, &p);
+            return;
+        }
+        be = p.backend;
+    } else {
+        be = o->early_be;
+    }
+    be->refs++; /* the opening's own goes with it */
+    early = be == o->early_be ? opening_take_early(o, &early_ep) : NULL;
+    front_start_opaque(f, be, early, early_ep);
+    endpoint_unref(&early_ep);
+    backend_unref(&be);
+}
+
+static void serve(struct front *f, enum look look)
+{
+    struct opening *o = f->opening;
 
     switch (look) {
     case LOOK_HTTP1:
@@ -48,18 +112,14 @@ static void serve(struct front *f, enum look look)
         opening_give_early(o, POOL_HTTP2);
         front_start_http(f, HTTP_2);
         return;
-    case LOOK_TLS: /* cannot be: nothing outbound is terminated here */
+    case LOOK_TLS:
+        serve_tls(f);
+        return;
     case LOOK_MORE:
     case LOOK_OPAQUE:
-        break;
-    }
-    if (d->n_backends == 0) {
-        front_close(f, CLOSE_CONNECT_FAILED, true);
+        serve_bytes(f);
         return;
     }
-    early = opening_take_early(o, &early_ep);
-    front_start_opaque(f, d->backends[0], early, early_ep);
-    endpoint_unref(&early_ep);
 }
 
 static void on_lost_timer(void *arg)
@@ -85,11 +145,44 @@ static void outbound_lost(struct front *f)
     timer_once(&o->limit_timer, LOST_LOOK_MS);
 }
 
+/* The server's connection meanwhile is to where opaque bytes go. */
+static void dial_early(struct front *f)
+{
+    struct opening *o = f->opening;
+    struct passage p;
+
+    if (o->is_drawn)
+        return;
+    o->is_drawn = true;
+    passage_bytes(f->target->now, &p);
+    if (p.backend != NULL)
+        opening_dial_early(o, p.backend, NULL);
+    else
+        o->is_drawn_missing = p.rule != NULL; /* its share of those who say nothing waits for the end of detection */
+}
+
+/* What the view and the client's bytes make of it. LOOK_MORE: not known yet. */
+static enum look what_it_is(const struct front *f)
+{
+    const struct opening *o = f->opening;
+    const struct destination *d = f->target->now;
+    enum look known = known_protocol(f, d);
+    bool goes_by_name = d->view->n_tls_rules > 0; /* also on ports that are declared opaque: TLSRoutes are asked for */
+
+    if (known == LOOK_HTTP1 || known == LOOK_HTTP2)
+        return known;
+    if (!o->is_settled)
+        return known == LOOK_OPAQUE && !goes_by_name ? LOOK_OPAQUE : LOOK_MORE;
+    if (o->is_hello && (known == LOOK_MORE || goes_by_name))
+        return LOOK_TLS;
+    return known == LOOK_OPAQUE ? LOOK_OPAQUE : o->look;
+}
+
 static void outbound_decide(struct front *f)
 {
     struct opening *o = f->opening;
     struct target *t = f->target;
-    enum look known;
+    enum look look;
 
     if (t->state == TARGET_ASKED)
         return;
@@ -97,16 +190,14 @@ static void outbound_decide(struct front *f)
         outbound_lost(f);
         return;
     }
-    known = known_protocol(f, t->now);
-    if (known == LOOK_MORE && o->is_settled)
-        known = o->look == LOOK_TLS ? LOOK_OPAQUE : o->look;
-    if (known != LOOK_MORE) {
-        serve(f, known);
+    look = what_it_is(f);
+    if (look != LOOK_MORE) {
+        serve(f, look);
         return;
     }
     if (t->now->n_backends > 0) {
-        opening_learn(o, t->now->view->lesson);
-        opening_dial_early(o, t->now->backends[0], NULL);
+        opening_learn(o, known_protocol(f, t->now) == LOOK_OPAQUE ? PROTOCOL_OPAQUE : t->now->view->lesson);
+        dial_early(f);
     }
 }
 
@@ -164,7 +255,7 @@ void outbound_open(struct front *f)
         return;
     }
     /* What the port was seen to speak is known with its view. */
-    opening_detect(o, false, PROTOCOL_DETECT);
+    opening_detect(o, true, PROTOCOL_DETECT);
     if (target_wait(f->target, &o->wait, &why)) {
         outbound_decide(f);
     } else if (why != OK) {

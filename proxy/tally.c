@@ -388,8 +388,9 @@ void tally_tcp_open(struct tallies *t, struct tcp_watch *w, const struct conn *c
         {"direction", slice_str(direction_name(l->direction))},
         {"peer", l->is_src ? SLICE_LIT("src") : SLICE_LIT("dst")},
         {"target_addr", slice_str(l->target)},
-        {"tls", l->is_tls ? SLICE_LIT("true") : SLICE_LIT("no_identity")},
-        {"no_tls_reason", slice_str(l->is_tls ? "" : l->no_tls_reason)},
+        {"tls", slice_str(l->is_tls ? "true" : l->is_foreign_tls ? "opaque" : "no_identity")},
+        {"no_tls_reason", slice_str(l->is_tls || l->is_foreign_tls ? "" : l->no_tls_reason)},
+        {"sni", slice_str(l->sni)},
         {"client_id", slice_str(l->client_id)},
         {"server_id", slice_str(l->server_id)},
         {"dst_namespace", slice_str(l->dst_namespace)},
@@ -519,6 +520,14 @@ void tally_endpoints(struct tallies *t, const char *backend, const char *state, 
     series_move(series_get(t->table, SERIES_ENDPOINTS, labels_of(t, l, 2)), more);
 }
 
+void tally_windows(struct tallies *t, int64_t more, uint64_t grown)
+{
+    if (more != 0)
+        series_move(series_get(t->table, SERIES_WINDOW_BYTES, SLICE_LIT("")), more);
+    if (grown != 0)
+        count(t, SERIES_WINDOW_GROWN, NULL, 0, grown);
+}
+
 void tally_bad_input(struct tallies *t, const char *kind)
 {
     const struct series_label l[] = {{"kind", slice_str(kind)}};
@@ -547,17 +556,6 @@ void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, ui
         {"ratelimit_name", rest},              {"ratelimit_scope", slice_str(scope)},
     };
     count(t, SERIES_RATE_LIMITED, l, sizeof(l) / sizeof(l[0]), 1);
-}
-
-void tally_fault(struct tallies *t, const char *fault, slice_t route)
-{
-    slice_t rest = route, kind = cut_at(&rest, '/'), ns = cut_at(&rest, '/');
-    const struct series_label l[] = {{"fault", slice_str(fault)},
-                                     {"route_kind", kind},
-                                     {"route_namespace", ns},
-                                     {"route_name", rest}};
-
-    count(t, SERIES_FAULTS, l, sizeof(l) / sizeof(l[0]), 1);
 }
 
 /* A counter of a route, with one label more if `last` is not NULL. */
@@ -600,6 +598,13 @@ void tally_hedge(struct tallies *t, const struct backend *parent, slice_t route,
     const struct series_label l = {"result", slice_str(result)};
 
     count_route(t, SERIES_HEDGES, parent, route, &l);
+}
+
+void tally_fault(struct tallies *t, const struct backend *parent, slice_t route, const char *fault)
+{
+    const struct series_label l = {"fault", slice_str(fault)};
+
+    count_route(t, SERIES_FAULTS, parent, route, &l);
 }
 
 void tally_mirror(struct tallies *t, const struct backend *parent, slice_t route, const char *result)

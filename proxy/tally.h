@@ -88,6 +88,8 @@ struct tcp_labels {
     bool is_src; /* accepted, not dialled */
     const char *target;
     bool is_tls;
+    bool is_foreign_tls; /* the application's own */
+    const char *sni;     /* of that, bounded (passage.h); NULL or "": none */
     const char *no_tls_reason;
     const char *client_id, *server_id;
     const char *dst_namespace, *dst_service; /* "" none */
@@ -119,10 +121,12 @@ void tally_mesh_answer(struct tallies *t, enum direction d, const char *code);
 /* news: enum breaker_news of proxy/balance. */
 void tally_breaker(struct tallies *t, unsigned news, const char *backend, const char *reason);
 void tally_endpoints(struct tallies *t, const char *backend, const char *state, int64_t more);
+/* more: bytes of receive windows beyond the first; grown: how often one grew. */
+void tally_windows(struct tallies *t, int64_t more, uint64_t grown);
 void tally_bad_input(struct tallies *t, const char *kind);
 /* policy: "KIND/NS/NAME"; scope: static text. */
 void tally_rate_limited(struct tallies *t, slice_t policy, const char *scope, uint16_t port);
-void tally_fault(struct tallies *t, const char *fault, slice_t route);
+void tally_fault(struct tallies *t, const struct backend *parent, slice_t route, const char *fault);
 /* parent may be NULL. */
 void tally_hedge(struct tallies *t, const struct backend *parent, slice_t route, const char *result);
 void tally_mirror(struct tallies *t, const struct backend *parent, slice_t route, const char *result);

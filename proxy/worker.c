@@ -17,6 +17,7 @@
 #include "proxy/limit/limit.h"
 #include "proxy/net/address.h"
 #include "proxy/opaque/opaque.h"
+#include "proxy/passage.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -131,7 +132,7 @@ static bool is_local(void *arg, const struct sockaddr_storage *a)
     return worker_is_local(arg, a);
 }
 
-void worker_limits(const struct worker *w, struct http_limits *out)
+void worker_limits(struct worker *w, struct http_limits *out)
 {
     *out = (struct http_limits){.head_max = (uint32_t)w->settings->head_max,
                                 .fields_max = w->settings->fields_max,
@@ -140,7 +141,8 @@ void worker_limits(const struct worker *w, struct http_limits *out)
                                 .header_timeout_ms = w->settings->header_timeout,
                                 .streams_max = STREAMS_MAX,
                                 .stall_ms = w->settings->stall_timeout,
-                                .body_rate_min = w->settings->body_rate_min};
+                                .body_rate_min = w->settings->body_rate_min,
+                                .windows = &w->windows};
 }
 
 /* ---- counted connections ---- */
@@ -254,6 +256,14 @@ static void check_idle(struct worker *w, enum direction d)
         front_check_idle(CONTAINER_OF(it, struct front, node));
 }
 
+static void tell_windows(struct worker *w)
+{
+    tally_windows(w->tallies, (int64_t)w->windows.used - (int64_t)w->windows_told,
+                  w->windows.grown - w->windows_grown_told);
+    w->windows_told = w->windows.used;
+    w->windows_grown_told = w->windows.grown;
+}
+
 static void on_second(void *arg)
 {
     struct worker *w = arg;
@@ -264,6 +274,7 @@ static void on_second(void *arg)
     }
     limit_shared_tick(w->limit_shared);
     breakers_tick(w);
+    tell_windows(w);
     tallies_tick(w->tallies);
     asks_tick(w->asks);
     if (w->telemetry != NULL)
@@ -324,7 +335,10 @@ static void on_lesson(void *arg, uint16_t port, enum lesson lesson)
 static err_t open_rooms(struct worker *w)
 {
     const struct settings *s = w->settings;
-    struct net_conf nc = {.base = w->base, .on_close = on_conn_close, .arg = w};
+    struct net_conf nc = {.base = w->base,
+                          .peer_ms = s->peer_timeout,
+                          .on_close = on_conn_close,
+                          .arg = w};
     struct handshakes_conf hc = {.base = w->base,
                                  .endpoint = w->conf.tls,
                                  .max =
@@ -366,6 +380,7 @@ static err_t open_rooms(struct worker *w)
     }
     TRY(limits_new(w->limit_shared, &w->limits));
     TRY(tallies_new(w->series, &w->tallies));
+    TRY(names_new(&w->names));
     TRY(net_new(&nc, &w->net));
     if (w->conf.tls != NULL && w->identity[0] != 0)
         TRY(handshakes_new(&hc, &w->handshakes));
@@ -399,6 +414,7 @@ err_t worker_new(const struct worker_conf *conf, struct worker **out)
         return ERR_OF(NOMEM);
     w->conf = *conf;
     w->settings = conf->settings;
+    w->windows.max = conf->settings->window_total;
     w->base = conf->base;
     list_init(&w->fronts[0]);
     list_init(&w->fronts[1]);
@@ -520,6 +536,7 @@ void worker_free(struct worker **wp)
     spill_free(&w->spill);
     witness_free(&w->witness);
     mailbox_close(&w->telemetry);
+    names_free(&w->names);
     tallies_free(&w->tallies);
     series_close(&w->series);
     limits_free(&w->limits);

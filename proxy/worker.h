@@ -28,6 +28,7 @@ struct limit_counter;
 struct limits;
 struct listener;
 struct mailbox;
+struct names;
 struct net;
 struct spill;
 struct watched;
@@ -85,6 +86,7 @@ struct worker {
     struct series_table *series;
     struct series_reporter reporter;
     struct tallies *tallies;
+    struct names *names; /* of the application's TLS, in metrics */
     struct limit_shared *limit_shared; /* what the pod's workers count together */
     struct limits *limits;             /* of the application's ports */
     struct watched *watched; /* connections whose bytes are counted */
@@ -98,6 +100,8 @@ struct worker {
     struct list mirrors; /* copies under way (exchange/mirror.h) */
     unsigned n_free_exchanges, n_exchanges;
     struct breakers breakers; /* what was told of them */
+    struct http_windows windows; /* of HTTP/2 connections, beyond what they begin with */
+    uint64_t windows_told, windows_grown_told;
     uint64_t replay_used; /* bytes of all replay buffers in memory */
     struct spill *spill;  /* those above; NULL: none */
 
@@ -118,7 +122,7 @@ void worker_front_gone(struct worker *w);
 
 bool worker_is_opaque_port(const struct worker *w, uint16_t port);
 bool worker_is_local(const struct worker *w, const struct sockaddr_storage *a);
-void worker_limits(const struct worker *w, struct http_limits *out);
+void worker_limits(struct worker *w, struct http_limits *out);
 /* Counts a connection's bytes until it closes. */
 void worker_watch(struct worker *w, const struct conn *c, const struct tcp_labels *l);
 

@@ -22,7 +22,8 @@ struct detect_conf {
 
 struct detect_result {
     enum look look; /* never LOOK_MORE */
-    slice_t sni;    /* TLS and wants_sni; valid during the call */
+    slice_t sni;    /* TLS and wants_sni; valid during the call. Empty: none, or the hello is not well-formed */
+    bool is_hello;  /* begins with a ClientHello, whatever `look` says: it may not have come to its end */
     bool is_timeout;
     bool is_gone; /* the peer was cut off; the conn is to be closed */
 };
@@ -31,6 +32,9 @@ struct detect {
     struct conn *conn; /* lent while WATCHING */
     struct detect_conf conf;
     struct timer timer;
+    struct hello hello;
+    bool has_hello; /* a ClientHello has begun */
+    bool has_bytes; /* the client has said something */
     void (*done)(void *arg, const struct detect_result *r);
     /* The conn closed by itself meanwhile: the conn must not be used any more. */
     void (*closed)(void *arg);

@@ -1,5 +1,6 @@
 #include "proxy/detect/look.h"
 
+#define RECORD_MAX 16384 /* RFC 8446 5.1 */
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 static bool is_token_byte(uint8_t b)
@@ -168,33 +169,81 @@ static enum step read_hello(slice_t hello, slice_t *sni)
     return STEP_DONE;
 }
 
-enum step look_sni(slice_t b, uint8_t *room, slice_t *sni)
+/* The next record's header. */
+static enum step next_record(struct hello *h, slice_t b)
 {
-    size_t have = 0;
+    const uint8_t *p = b.p + h->at;
 
+    if (h->at < b.n && p[0] != LOOK_TLS_BYTE)
+        return STEP_FAILED;
+    if (b.n - h->at < 5)
+        return STEP_LATER;
+    h->left = (size_t)p[3] << 8 | p[4];
+    h->at += 5;
+    return h->left == 0 || h->left > RECORD_MAX || h->at > LOOK_BYTES_MAX ? STEP_FAILED : STEP_DONE;
+}
+
+enum step look_hello(struct hello *h, slice_t b)
+{
     for (;;) {
+        enum step step = h->left > 0 ? STEP_DONE : next_record(h, b);
         size_t n, want;
 
-        if (b.n < 5)
-            return b.n == 0 || b.p[0] == 0x16 ? STEP_LATER : STEP_FAILED;
-        n = (size_t)b.p[3] << 8 | b.p[4];
-        if (b.p[0] != 0x16 || n == 0 || n > 16384)
+        if (step != STEP_DONE)
+            return step;
+        n = b.n - h->at < h->left ? b.n - h->at : h->left;
+        for (size_t i = h->have; i < sizeof(h->head) && i < h->have + n; i++)
+            h->head[i] = b.p[h->at + i - h->have];
+        h->at += n;
+        h->left -= n;
+        h->have += n;
+        if (h->have > 0 && h->head[0] != 1)
             return STEP_FAILED;
-        if (n > b.n - 5)
-            n = b.n - 5;
-        if (have + n > LOOK_HELLO_MAX)
-            return STEP_FAILED;
+        if (h->have >= sizeof(h->head)) {
+            want = (size_t)h->head[1] << 16 | (size_t)h->head[2] << 8 | h->head[3];
+            if (want + sizeof(h->head) > LOOK_HELLO_MAX)
+                return STEP_FAILED;
+            if (h->have >= want + sizeof(h->head))
+                return STEP_DONE;
+        }
+        if (h->left > 0)
+            return STEP_LATER;
+    }
+}
+
+enum step look_sni(slice_t b, uint8_t *room, slice_t *sni)
+{
+    struct hello h = {0};
+    enum step step = look_hello(&h, b);
+    size_t have = 0, want;
+
+    if (step != STEP_DONE)
+        return step;
+    want = ((size_t)h.head[1] << 16 | (size_t)h.head[2] << 8 | h.head[3]) + sizeof(h.head);
+    while (have < want) {
+        size_t n = (size_t)b.p[3] << 8 | b.p[4];
+
+        n = n < want - have ? n : want - have;
         memcpy(room + have, b.p + 5, n);
         have += n;
-        if (have >= 4) {
-            want = (size_t)room[1] << 16 | (size_t)room[2] << 8 | room[3];
-            if (room[0] != 1 || want + 4 > LOOK_HELLO_MAX)
-                return STEP_FAILED;
-            if (have >= want + 4)
-                return read_hello(slice(room + 4, want), sni);
-        }
-        if (n < ((size_t)b.p[3] << 8 | b.p[4]))
-            return STEP_LATER;
         b = slice_skip(b, 5 + n);
     }
+    return read_hello(slice(room + sizeof(h.head), want - sizeof(h.head)), sni);
+}
+
+bool look_is_host(slice_t name)
+{
+    if (name.n > 0 && name.p[name.n - 1] == '.')
+        name.n--;
+    if (name.n == 0 || name.n > 253 || name.p[name.n - 1] == '.')
+        return false;
+    for (size_t i = 0; i < name.n; i++) {
+        uint8_t b = name.p[i];
+
+        if (b == '.' ? i == 0 || name.p[i - 1] == '.'
+                     : b != '-' && b != '_' && !(b >= '0' && b <= '9') && !(b >= 'a' && b <= 'z') &&
+                           !(b >= 'A' && b <= 'Z'))
+            return false;
+    }
+    return true;
 }

@@ -39,6 +39,9 @@ CODE(W1009, REDIRECT,         302,  5, false, proxy_internal_response,
 CODE(W1010, BAD_REDIRECT,     500, 13, false, proxy_configuration_error,
      "A redirect or rewrite cannot be carried out for this request (no host, or no matched prefix to replace).",
      "Let the filter name a hostname, or use it only in rules with a PathPrefix match.")
+CODE(W1011, NO_TLS_ROUTE,       0, 14, true,  destination_not_found,
+     "TLSRoutes are attached to the service, and none of them is for the server name of the connection (or it named none).",
+     "See which would be: `weft route tls HOST:PORT -H 'Host: NAME'`; add the name to a TLSRoute, or one without hostnames for the rest.")
 
 /* ---- W2: the other end ---- */
 CODE(W2001, CONNECT_REFUSED,  502, 14, true,  connection_refused,

@@ -199,12 +199,132 @@ static void test_sni_bad_input(void **state)
     assert_int_equal(look_sni(slice(hello, sizeof(hello)), room, &sni), STEP_FAILED);
 }
 
+/* Hellos as browsers send them: GREASE first and last, shares of post-quantum groups that make it larger than one
+ * record; a padding of `pad` bytes stands for these. */
+static uint8_t *make_large(size_t pad, size_t record, const char *sni, size_t *out_n)
+{
+    size_t name = strlen(sni), ext = 4 + 1 + 9 + name + 4 + 4 + pad + 4, n = 0, at = 0;
+    size_t body = 2 + 32 + 1 + 32 + 2 + 4 + 1 + 1 + 2 + ext;
+    uint8_t *hello = malloc(body + 4), *out = malloc(2 * (body + 4) + 5 * ((body + 4) / record + 1));
+    static const char zero[32];
+
+    hello[n++] = 1;
+    hello[n++] = (uint8_t)(body >> 16);
+    put16(hello, &n, body & 0xffff);
+    PUT(hello, &n, "\x03\x03");
+    put(hello, &n, zero, 32);
+    PUT(hello, &n, "\x20");
+    put(hello, &n, zero, 32);
+    PUT(hello, &n, "\x00\x04\x0a\x0a\x13\x01\x01\x00");
+    put16(hello, &n, ext);
+    PUT(hello, &n, "\x2a\x2a\x00\x01\x00"); /* GREASE with a byte in it */
+    PUT(hello, &n, "\x33\x33\x00\x00");
+    PUT(hello, &n, "\x00\x33");
+    put16(hello, &n, pad);
+    memset(hello + n, 7, pad);
+    n += pad;
+    PUT(hello, &n, "\x00\x00");
+    put16(hello, &n, name + 5);
+    put16(hello, &n, name + 3);
+    PUT(hello, &n, "\x00");
+    put16(hello, &n, name);
+    put(hello, &n, sni, name);
+    PUT(hello, &n, "\x3a\x3a\x00\x00");
+    assert_int_equal(n, body + 4);
+    for (size_t k = 0; k < n; k += record) {
+        size_t piece = n - k < record ? n - k : record;
+
+        PUT(out, &at, "\x16\x03\x01");
+        put16(out, &at, piece);
+        memcpy(out + at, hello + k, piece);
+        at += piece;
+    }
+    free(hello);
+    *out_n = at;
+    return out;
+}
+
+/* Whatever the segments: the same verdict, at the same byte. */
+static void test_hello_in_any_segments(void **state)
+{
+    static const struct {
+        size_t pad, record;
+    } hellos[] = {{0, 16384}, {1200, 16384}, {1200, 100}, {600, 3}, {300, 1}, {17000, 16384}, {60000, 16384}};
+    static uint8_t room[LOOK_HELLO_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(hellos) / sizeof(hellos[0]); i++) {
+        size_t n, step = hellos[i].pad > 2000 ? 97 : 1;
+        uint8_t *bytes = make_large(hellos[i].pad, hellos[i].record, "Shop.Example.org", &n);
+        struct hello h = {0};
+        slice_t sni;
+
+        for (size_t k = 1; k < n; k += step) { /* one that goes on, and one that begins anew */
+            struct hello fresh = {0};
+
+            assert_int_equal(look_hello(&h, slice(bytes, k)), STEP_LATER);
+            assert_int_equal(look_hello(&fresh, slice(bytes, k)), STEP_LATER);
+        }
+        assert_int_equal(look_hello(&h, slice(bytes, n)), STEP_DONE);
+        assert_int_equal(look_sni(slice(bytes, n), room, &sni), STEP_DONE);
+        assert_true(slice_is_str(sni, "Shop.Example.org"));
+        free(bytes);
+    }
+}
+
+static void test_hello_is_bounded(void **state)
+{
+    size_t n;
+    uint8_t *bytes = make_large(65450, 16384, "a.test", &n);
+    struct hello h = {0};
+
+    (void)state;
+    assert_int_equal(look_hello(&h, slice(bytes, n)), STEP_FAILED); /* as soon as its length is known */
+    h = (struct hello){0};
+    assert_int_equal(look_hello(&h, slice(bytes, 9)), STEP_FAILED);
+    free(bytes);
+    bytes = make_large(60000, 1, "a.test", &n); /* a header for each byte */
+    h = (struct hello){0};
+    assert_int_equal(look_hello(&h, slice(bytes, n)), STEP_FAILED);
+    free(bytes);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *bad[] = {"\x16\x03\x01\x00\x00", "\x16\x03\x01\x40\x01", "\x17\x03\x01\x00\x05"};
+
+        h = (struct hello){0};
+        assert_int_equal(look_hello(&h, slice(bad[i], 5)), STEP_FAILED);
+    }
+    h = (struct hello){0};
+    assert_int_equal(look_hello(&h, slice("\x16\x03\x01\x00\x05\x02", 6)), STEP_FAILED);
+    h = (struct hello){0}; /* the second record is none of a handshake */
+    assert_int_equal(look_hello(&h, slice("\x16\x03\x01\x00\x01\x01\x17", 7)), STEP_FAILED);
+}
+
+static void test_hosts(void **state)
+{
+    static const char *good[] = {"a", "a.b", "A-1_x.test", "a.test.", "1.2.3.4"};
+    static const char *bad[] = {"", ".", ".a", "a..b", "a..", "a b", "a:443", "[::1]", "a/b", "*.a", "a\"b", "\xc3\xa4.de"};
+    char text[300];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        assert_true(look_is_host(slice_str(good[i])));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (look_is_host(slice_str(bad[i])))
+            fail_msg("%s", bad[i]);
+    assert_false(look_is_host(slice("a\0b", 3)));
+    memset(text, 'a', sizeof(text));
+    assert_true(look_is_host(slice(text, 253)));
+    assert_false(look_is_host(slice(text, 254)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verdicts),         cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_long_line),        cmocka_unit_test(test_sni),
         cmocka_unit_test(test_sni_over_records), cmocka_unit_test(test_sni_bad_input),
+        cmocka_unit_test(test_hello_in_any_segments), cmocka_unit_test(test_hello_is_bounded),
+        cmocka_unit_test(test_hosts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
