@@ -68,7 +68,9 @@ static bool cut_one_slow(struct h2_session *x, uint64_t now_ms)
 
 void h2_look_for_stalls(struct h2_session *x, uint64_t now_ms)
 {
-    if (x->limits.stall_ms != 0)
+    /* Between proxies shut windows are a reader behind the other one that rests, which it may, and an application that keeps
+     * its own shut is seen by the proxy beside it. A proxy that is gone is proxy/net/peer.c's. */
+    if (x->limits.stall_ms != 0 && !conn_is_protected(x->conn))
         look_at_windows(x, now_ms);
     if (!x->is_server || x->limits.body_rate_min == 0)
         return;
