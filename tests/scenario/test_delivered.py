@@ -263,8 +263,11 @@ def test_an_endpoint_is_gone(shop):
 
 @pytest.mark.parametrize("action", ["close", "reset", "half"])
 def test_a_post_that_was_read(shop, action):
+    """Nobody but the application knows that it was read: on a connection that an earlier request had left (at most 3 s ago)
+    an end without a byte is W2010, on a fresh one W2004. It counts as delivered in both cases."""
     answer = shop.post("/plain/%s-1" % action)
-    assert answer.status == 502 and code(answer) in ("W2004", "W2006"), answer
+    codes = ("W2004", "W2006") if action == "half" else ("W2004", "W2006", "W2010")
+    assert answer.status == 502 and code(answer) in codes, answer
     assert len(shop.got()) == 1
     shop.expect_refused(DELIVERED=1)
     assert shop.post("/plain/%s-1" % action, key=True).status == 200
