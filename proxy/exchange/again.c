@@ -43,7 +43,7 @@ static void next_attempt(struct exchange *x)
     x->share = NULL;
     x->picks = 0;
     content_rewind(&x->content);
-    exchange_enter(x, EXCHANGE_BALANCE);
+    exchange_enter(x, EXCHANGE_ROUTE); /* the rule stays; the backend and its faults are new */
     exchange_run(x);
 }
 

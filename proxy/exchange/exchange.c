@@ -12,9 +12,10 @@ static const char *const state_names[EXCHANGE_STATES] = {
 /* Which states may come before each. */
 static const unsigned may_follow[EXCHANGE_STATES] = {
     [EXCHANGE_AUTHORISE] = 1u << EXCHANGE_AUTHORISE,
-    [EXCHANGE_ROUTE] = 1u << EXCHANGE_AUTHORISE,
-    [EXCHANGE_BALANCE] = 1u << EXCHANGE_ROUTE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY |
-                         1u << EXCHANGE_ASK | 1u << EXCHANGE_PAUSE,
+    /* From RELAY, ASK, PAUSE: another attempt; only the backend is chosen anew. */
+    [EXCHANGE_ROUTE] = 1u << EXCHANGE_AUTHORISE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_RELAY |
+                       1u << EXCHANGE_ASK | 1u << EXCHANGE_PAUSE,
+    [EXCHANGE_BALANCE] = 1u << EXCHANGE_ROUTE | 1u << EXCHANGE_LEND,
     [EXCHANGE_LEND] = 1u << EXCHANGE_BALANCE | 1u << EXCHANGE_RELAY,
     /* From BALANCE: a hedge leads. */
     [EXCHANGE_RELAY] = 1u << EXCHANGE_BALANCE | 1u << EXCHANGE_LEND | 1u << EXCHANGE_ASK,

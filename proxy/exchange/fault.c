@@ -78,7 +78,7 @@ bool fault_fail(struct exchange *x, const struct wire_filter *f)
 
     if (!is_hit(f))
         return false;
-    tally_fault(x->worker->tallies, "fail", x->rule->route);
+    tally_fault(x->worker->tallies, x->parent, x->rule->route, "fail");
     print_rule(x, "failure injected", text);
     exchange_answer_injected(x, f->status, grpc, slice_str(text));
     return true;
@@ -93,7 +93,7 @@ bool fault_delay(struct exchange *x, const struct wire_filter *f)
     ms = (uint64_t)f->delay_ms + (f->jitter_ms > 0 ? random_below(f->jitter_ms) : 0);
     if (ms == 0)
         return false;
-    tally_fault(x->worker->tallies, "delay", x->rule->route);
+    tally_fault(x->worker->tallies, x->parent, x->rule->route, "delay");
     x->wait_at = clock_now_ms() + ms;
     limits_arm(x);
     return true;

@@ -222,27 +222,6 @@ static bool find_rule(struct exchange *x, const struct route_request *rr)
     return true;
 }
 
-static enum next route_outbound(struct exchange *x)
-{
-    struct route_request rr;
-
-    make_route_request(x, &rr);
-    if (x->rule == NULL && (!find_rule(x, &rr) || !limits_begin(x)))
-        return END;
-    return x->rule->n_filters > 0 ? apply_filters(x, &rr) : NEXT;
-}
-
-enum next step_route(struct exchange *x)
-{
-    enum next next = x->front->direction == DIRECTION_OUTBOUND ? route_outbound(x) : NEXT;
-
-    if (next == NEXT)
-        exchange_enter(x, EXCHANGE_BALANCE);
-    return next;
-}
-
-/* ---- balance ---- */
-
 /* A backend that is there and has somebody ready, or one whose absence is to be told. */
 static bool may_use(void *arg, uint16_t i)
 {
@@ -271,6 +250,59 @@ static bool choose_backend(struct exchange *x)
                      : NULL;
     return x->backend != NULL;
 }
+
+/* The faults of the backend that was chosen, for every attempt that it gets. filter_at goes on behind
+ * the rule's own filters. Its other filters: at the relay (headers). */
+static enum next apply_share_faults(struct exchange *x)
+{
+    const struct wire_weighted *share = x->share;
+    enum next next = NEXT;
+
+    while (next == NEXT && x->filter_at - x->rule->n_filters < share->n_filters) {
+        const struct wire_filter *f = &share->filters[x->filter_at++ - x->rule->n_filters];
+
+        if (f->kind == ROUTE_FILTER_FAIL)
+            next = fault_fail(x, f) ? END : NEXT;
+        else if (f->kind == ROUTE_FILTER_DELAY)
+            next = fault_delay(x, f) ? WAIT : NEXT;
+    }
+    return next;
+}
+
+static enum next route_outbound(struct exchange *x)
+{
+    struct route_request rr;
+    enum next next;
+
+    make_route_request(x, &rr);
+    if (x->rule == NULL && (!find_rule(x, &rr) || !limits_begin(x)))
+        return END;
+    if (x->filter_at < x->rule->n_filters) {
+        next = apply_filters(x, &rr);
+        if (next != NEXT)
+            return next;
+    }
+    /* Chosen once per attempt: who waits, waits for that backend. */
+    if (x->backend == NULL) {
+        if (!choose_backend(x)) {
+            exchange_answer(x, CODE_NO_BACKENDS, DELIVERED_NO, x->rule->route);
+            return END;
+        }
+        x->filter_at = x->rule->n_filters;
+    }
+    return apply_share_faults(x);
+}
+
+enum next step_route(struct exchange *x)
+{
+    enum next next = x->front->direction == DIRECTION_OUTBOUND ? route_outbound(x) : NEXT;
+
+    if (next == NEXT)
+        exchange_enter(x, EXCHANGE_BALANCE);
+    return next;
+}
+
+/* ---- balance ---- */
 
 static void on_wake(struct pick_wait *w)
 {
@@ -315,11 +347,6 @@ enum next step_balance(struct exchange *x)
         take_endpoint(x, x->front->app);
         exchange_enter(x, EXCHANGE_LEND);
         return NEXT;
-    }
-    /* Chosen once per attempt: who waits, waits for that backend. */
-    if (x->backend == NULL && !choose_backend(x)) {
-        exchange_answer(x, CODE_NO_BACKENDS, DELIVERED_NO, x->rule->route);
-        return END;
     }
     if (x->backend->is_missing) {
         char text[160];

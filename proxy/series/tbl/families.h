@@ -63,7 +63,7 @@ SERIES_COUNTER  (BAD_INPUT,        "weft_bad_input_total",      "kind", "Input f
 SERIES_COUNTER  (CONNECTION_CLOSE, "weft_connection_close_total", "side,reason", "Closed connections by the one named reason.")
 SERIES_COUNTER  (FOLDED,           "weft_series_folded_total",  "family", "Requests for a new series that were folded into the family's folded=\"true\" series because the table was full.")
 SERIES_COUNTER  (RATE_LIMITED,     "inbound_http_local_ratelimit_total", "srv_port,ratelimit_group,ratelimit_kind,ratelimit_namespace,ratelimit_name,ratelimit_scope", "Requests refused by a rate limit of the application's port.")
-SERIES_COUNTER  (FAULTS,           "weft_faults_total",         "fault,route_kind,route_namespace,route_name", "Requests delayed or failed because a route says so.")
+SERIES_COUNTER  (FAULTS,           "weft_faults_total",         L_ROUTE ",fault", "Requests delayed or failed because a route says so.")
 SERIES_COUNTER  (HEDGES,           "weft_hedge_total",          L_ROUTE ",result", "Attempts beside a late one: sent, and what became of them.")
 SERIES_COUNTER  (MIRRORS,          "weft_mirror_total",         L_ROUTE ",result", "Copies of requests for mirrors, by what became of them.")
 SERIES_COUNTER  (DETECT_DIALS,     "weft_detect_dials_total",    "direction,after", "Connections dialled to the server while it was not known who speaks first.")
@@ -71,6 +71,8 @@ SERIES_COUNTER  (EJECTIONS,        "weft_endpoint_ejections_total", "backend,rea
 SERIES_COUNTER  (EJECTIONS_KEPT,   "weft_endpoint_ejections_kept_total", "backend,reason", "Endpoints that stayed in although their breaker opened: too many others were out.")
 SERIES_COUNTER  (RETURNS,          "weft_endpoint_returns_total", "backend", "Endpoints whose probe did not fail: they are chosen again.")
 SERIES_GAUGE    (ENDPOINTS,        "weft_backend_endpoints",     "backend,state", "Endpoints of a service as this proxy sees them: ready, pending (not reached), ejected.")
+SERIES_GAUGE    (WINDOW_BYTES,     "weft_http2_window_bytes",     "", "What HTTP/2 peers may send beyond the window that a connection begins with.")
+SERIES_COUNTER  (WINDOW_GROWN,     "weft_http2_window_grown_total","", "Times a connection's HTTP/2 receive windows grew with its path.")
 
 SERIES_LE(1)
 SERIES_LE(2)

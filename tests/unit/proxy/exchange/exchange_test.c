@@ -292,6 +292,33 @@ static void test_redirect_and_fail(void **state)
     assert_int_equal(rig.servers[0].requests + rig.servers[1].requests, 0);
 }
 
+/* A backend's own faults happen when that backend was chosen, and only then. */
+static void test_faults_of_a_backend(void **state)
+{
+    (void)state;
+    int injected = 0, delayed = 0;
+
+    filters[0] = (struct wire_filter){.kind = ROUTE_FILTER_DELAY, .delay_ms = 1};
+    filters[1] = (struct wire_filter){.kind = ROUTE_FILTER_FAIL, .status = 418};
+    filters[2] = (struct wire_filter){.kind = ROUTE_FILTER_DELAY, .delay_ms = 1};
+    shares[1].filters = filters;
+    shares[1].n_filters = 2;
+    shares[2].filters = &filters[2];
+    shares[2].n_filters = 1;
+    rules[0].backends = &shares[1];
+    rules[0].n_backends = 2;
+    for (int i = 0; i < 40; i++) {
+        int status = rig_ask(&rig, &client, GET);
+
+        assert_true(status == 418 || status == 200);
+        injected += status == 418;
+        delayed += status == 200;
+    }
+    assert_true(injected > 0 && delayed > 0);
+    assert_int_equal(counted(SERIES_FAULTS, "fault=\"fail\""), injected);
+    assert_int_equal(counted(SERIES_FAULTS, "fault=\"delay\""), injected + delayed);
+}
+
 /* ---- retries ---- */
 
 static void test_status_is_retried(void **state)
@@ -965,6 +992,7 @@ int main(void)
         T(test_weights),
         T(test_filters),
         T(test_redirect_and_fail),
+        T(test_faults_of_a_backend),
         T(test_status_is_retried),
         T(test_stop_gives_the_answer_that_came),
         T(test_no_verdict_is_no_retry),

@@ -242,8 +242,8 @@ static void test_shares_of_failures(void **state)
     for (unsigned i = 0; i < 200; i++)
         failed += rig_ask(&rig, &client, GET) == 503;
     assert_in_range(failed, 25, 80);
-    assert_int_equal(counted(SERIES_FAULTS, "fault=\"fail\",route_kind=\"HTTPRoute\",route_"
-                                            "namespace=\"default\",route_name=\"r\""),
+    assert_int_equal(counted(SERIES_FAULTS, "route_kind=\"HTTPRoute\",route_namespace="
+                                            "\"default\",route_name=\"r\",fault=\"fail\""),
                      failed);
     assert_int_equal(counted(SERIES_MESH_ANSWERS, "W1008"), failed);
     assert_int_equal(rig.servers[0].requests, 200 - failed);
