@@ -1,9 +1,12 @@
-/* SipHash-1-3 (Aumasson and Bernstein; one compression round, three final rounds) under a key that is
- * drawn once per process. */
+/* SipHash-1-3 (Aumasson and Bernstein; one compression round, three final rounds) under a key
+ * that is drawn once per process. */
 #include "kit/hash.h"
 
+#include "kit/err.h"
 #include "kit/random.h"
 
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct sip {
@@ -75,4 +78,36 @@ uint64_t kit_hash(const void *p, size_t n)
         key[0] |= 1;
     }
     return kit_hash_keyed(key[0], key[1], p, n);
+}
+
+/* ---- tables' memory ---- */
+
+#define RESERVE_BLOCKS 16
+
+static struct {
+    _Alignas(max_align_t) uint8_t mem[RESERVE_BLOCKS][HASH_RESERVE_BLOCK];
+    bool is_taken[RESERVE_BLOCKS];
+} reserve; /* pages that are never touched cost nothing */
+
+void *kit_hash_alloc(size_t n)
+{
+    void *p = malloc(n);
+
+    for (size_t i = 0; p == NULL && n <= HASH_RESERVE_BLOCK && i < RESERVE_BLOCKS; i++)
+        if (!reserve.is_taken[i]) {
+            reserve.is_taken[i] = true;
+            p = reserve.mem[i];
+        }
+    BUG_ON(p == NULL); /* no memory for a table, and the reserve is used up */
+    return p;
+}
+
+void kit_hash_release(void *p)
+{
+    uintptr_t at = (uintptr_t)p, from = (uintptr_t)reserve.mem;
+
+    if (at >= from && at < from + sizeof(reserve.mem))
+        reserve.is_taken[(at - from) / HASH_RESERVE_BLOCK] = false;
+    else
+        free(p);
 }
