@@ -20,6 +20,7 @@
 #include "kit/log.h"
 #include "model/name.h"
 #include "proxy/limit/shared.h"
+#include "proxy/record/record.h"
 #include "proxy/worker.h"
 
 #include <stdio.h>
@@ -107,6 +108,8 @@ static err_t proxy_start(struct actor *a)
     conf.link = p->link;
     conf.retry = p->retry;
     conf.telemetry = p->telemetry;
+    if (p->identity[0] != '\0')
+        TRY(record_start());
     TRY(worker_new(&conf, &p->worker));
     log_info("proxy made", "identity=%s outbound=%s inbound=%s",
              p->identity[0] != 0 ? p->identity : "(none)", a->settings.outbound_only_for,

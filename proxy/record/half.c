@@ -5,32 +5,102 @@
 
 #include "proxy/record/record.h"
 
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
+#include <openssl/params.h>
+#include <stdio.h>
+#include <string.h>
 
 #define LABEL_MAX 16
 
 struct half_suite {
     uint16_t number;
     uint8_t hash_len, key_len;
-    const EVP_MD *(*md)(void);
-    const EVP_CIPHER *(*cipher)(void);
+    const char *md_name, *cipher_name;
+    EVP_CIPHER *cipher; /* fetched once for the life of the process */
+    EVP_MAC_CTX *hmac;  /* with this digest and no key: copied for each use */
 };
 
-static const struct half_suite suites[] = {
-    {0x1301, 32, 16, EVP_sha256, EVP_aes_128_gcm},
-    {0x1302, 48, 32, EVP_sha384, EVP_aes_256_gcm},
-    {0x1303, 32, 32, EVP_sha256, EVP_chacha20_poly1305},
+static struct half_suite suites[] = {
+    {0x1301, 32, 16, "SHA256", "AES-128-GCM", NULL, NULL},
+    {0x1302, 48, 32, "SHA384", "AES-256-GCM", NULL, NULL},
+    {0x1303, 32, 32, "SHA256", "ChaCha20-Poly1305", NULL, NULL},
 };
+
+static bool suite_fetch(struct half_suite *s, EVP_MAC *mac)
+{
+    char name[8];
+    OSSL_PARAM digest[2];
+
+    (void)snprintf(name, sizeof(name), "%s", s->md_name);
+    digest[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name, 0);
+    digest[1] = OSSL_PARAM_construct_end();
+    if (s->cipher == NULL)
+        s->cipher = EVP_CIPHER_fetch(NULL, s->cipher_name, NULL);
+    if (s->hmac == NULL)
+        s->hmac = EVP_MAC_CTX_new(mac);
+    return s->cipher != NULL && s->hmac != NULL && EVP_MAC_CTX_set_params(s->hmac, digest) == 1;
+}
+
+static bool is_started;
+
+/* Every path through the library is taken once: what it sets up on first use stays broken if
+ * there is no memory then. */
+static err_t suite_try(const struct half_suite *s)
+{
+    static const uint8_t secret[HALF_SECRET_MAX] = {1};
+    uint8_t rec[HALF_HEADER + 1 + HALF_TAG] = {0};
+    struct half seal = {0}, open = {0};
+    err_t err = half_init(&seal, s->number, slice(secret, s->hash_len), true);
+
+    rec[HALF_HEADER] = 'w';
+    if (err == OK)
+        err = half_init(&open, s->number, slice(secret, s->hash_len), false);
+    if (err == OK)
+        err = half_seal(&seal, rec, 1);
+    if (err == OK && (!half_open(&open, rec, 1 + HALF_TAG) || rec[HALF_HEADER] != 'w'))
+        err = ERR_OF(RECORD_CRYPTO);
+    half_done(&seal);
+    half_done(&open);
+    return err;
+}
+
+err_t half_start(void)
+{
+    EVP_MAC *mac = is_started ? NULL : EVP_MAC_fetch(NULL, "HMAC", NULL);
+    bool is_ok = is_started || mac != NULL;
+
+    for (size_t i = 0; is_ok && !is_started && i < sizeof(suites) / sizeof(suites[0]); i++)
+        is_ok = suite_fetch(&suites[i], mac);
+    EVP_MAC_free(mac); /* the contexts refer to it */
+    if (!is_ok || is_started)
+        return is_ok ? OK : ERR_OF(RECORD_CRYPTO);
+    is_started = true;
+    for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
+        TRY(suite_try(&suites[i]));
+    return OK;
+}
 
 static const struct half_suite *suite_find(uint16_t number)
 {
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++) {
-        if (suites[i].number == number)
+        if (suites[i].number == number && half_start() == OK)
             return &suites[i];
     }
     return NULL;
+}
+
+static bool hmac(const struct half_suite *suite, const uint8_t *secret, slice_t text,
+                 uint8_t *out, size_t *n)
+{
+    EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup(suite->hmac);
+    bool is_ok = ctx != NULL && EVP_MAC_init(ctx, secret, suite->hash_len, NULL) == 1 &&
+                 EVP_MAC_update(ctx, text.p, text.n) == 1 &&
+                 EVP_MAC_final(ctx, out, n, EVP_MAX_MD_SIZE) == 1;
+
+    EVP_MAC_CTX_free(ctx); /* wipes the key */
+    return is_ok;
 }
 
 /* RFC 8446 7.1: HkdfLabel = length, "tls13 " label, empty context; then T(1) = HMAC(secret,
@@ -41,7 +111,7 @@ static err_t expand_label(const struct half_suite *suite, const uint8_t *secret,
     uint8_t info[2 + 1 + 6 + LABEL_MAX + 1 + 1];
     uint8_t block[EVP_MAX_MD_SIZE];
     size_t label_len = strlen(label), at = 0;
-    unsigned got = 0;
+    size_t got = 0;
 
     BUG_ON(n > suite->hash_len || label_len > LABEL_MAX);
     info[at++] = 0;
@@ -53,7 +123,7 @@ static err_t expand_label(const struct half_suite *suite, const uint8_t *secret,
     at += label_len;
     info[at++] = 0;
     info[at++] = 1;
-    if (HMAC(suite->md(), secret, suite->hash_len, info, at, block, &got) == NULL || got < n)
+    if (!hmac(suite, secret, slice(info, at), block, &got) || got < n)
         return ERR_OF(RECORD_CRYPTO);
     memcpy(out, block, n);
     OPENSSL_cleanse(block, sizeof(block));
@@ -86,7 +156,7 @@ static err_t half_rekey(struct half *h)
     err_t err = derive(h->suite, h->secret, &keys);
 
     if (err == OK) {
-        int ok = EVP_CipherInit_ex(h->ctx, h->suite->cipher(), NULL, keys.key, NULL,
+        int ok = EVP_CipherInit_ex(h->ctx, h->suite->cipher, NULL, keys.key, NULL,
                                    h->is_sealing ? 1 : 0);
 
         memcpy(h->iv, keys.iv, HALF_IV);

@@ -32,6 +32,11 @@ struct half {
     uint64_t seq;
 };
 
+/* Fetches the algorithms, once for the process. Not left to the first connection: OpenSSL looks
+ * an algorithm up again with every use of its old names (EVP_aes_128_gcm), and a look-up that
+ * runs out of memory may leave it unknown for ever. RECORD_CRYPTO. */
+MUST_USE err_t half_start(void);
+
 /* RECORD_SUITE, RECORD_SECRET, RECORD_CRYPTO, NOMEM. On failure the half is as after half_done.
  */
 MUST_USE err_t half_init(struct half *h, uint16_t suite, slice_t secret, bool is_sealing);

@@ -71,6 +71,11 @@ struct record {
     struct record_counters count;
 };
 
+err_t record_start(void)
+{
+    return half_start();
+}
+
 err_t record_new(const struct record_conf *conf, struct record **out)
 {
     bool is_server = conf->role == RECORD_SERVER;

@@ -32,6 +32,10 @@ struct record_conf {
     uint64_t rekey_after; /* records per key before our own KeyUpdate; 0 = 2^24 */
 };
 
+/* Fetches what every record layer needs from libcrypto; once, at the start of the process, while there is memory. The first
+ * record_new does it otherwise. RECORD_CRYPTO. */
+MUST_USE err_t record_start(void);
+
 /* Both directions start at sequence number 0. The secrets are copied; the caller wipes its own.
  * RECORD_SUITE | RECORD_SECRET (wrong length) | RECORD_CRYPTO | NOMEM. */
 MUST_USE err_t record_new(const struct record_conf *conf, struct record **out);
