@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#define AGAIN_MS 1000
 #define SWEEP_MS 5000
 
 struct discover {
@@ -21,6 +22,7 @@ struct discover {
     uint64_t next_id;
     bool is_serving, serving_is_known;
     struct timer sweep;
+    struct timer again; /* something was lost for lack of memory: everything is asked for again */
     size_t n_ports;
     struct {
         uint16_t port;
@@ -88,6 +90,13 @@ static void on_target_timer(void *arg)
     target_give_up(arg);
 }
 
+/* The link believes that it has told us: unless we ask again, an old view, or none, would stay for ever. */
+static void ask_later(struct discover *d)
+{
+    if (!timer_is_armed(&d->again))
+        timer_once(&d->again, AGAIN_MS);
+}
+
 static void target_ask(struct target *t)
 {
     struct wire_resolve m = {.id = ++t->discover->next_id, .target = slice_str(t->text)};
@@ -95,10 +104,14 @@ static void target_ask(struct target *t)
 
     if (t->discover->link == NULL)
         return;
+    t->asked_ms = clock_now_ms();
     why = WIRE_SEND(t->discover->link, SLICE_LIT(""), resolve, &m);
-    /* Not sent: the link is away; on its return every target is asked for again. */
-    if (why != OK)
-        log_debug("resolve not sent", "target=%s why=%s", t->text, why->name);
+    if (why == OK)
+        return;
+    /* The link is away: on its return every target is asked for again. Or there is no memory. */
+    log_debug("resolve not sent", "target=%s why=%s", t->text, why->name);
+    if (t->discover->is_linked)
+        ask_later(t->discover);
 }
 
 static void target_free(struct target *t)
@@ -151,6 +164,8 @@ static void on_destination(struct discover *d, const struct wire_destination *m,
     if (why != OK) {
         d->counters.bad_views++;
         log_warn("view refused", "target=%s why=%s", t->text, why->name);
+        if (why == ERR_OF(NOMEM))
+            ask_later(d);
         return; /* the version in force stays */
     }
     d->counters.updates++;
@@ -197,6 +212,8 @@ static void on_msg(void *arg, const struct mailbox_msg *msg)
     if (why != OK) {
         d->counters.bad_views++;
         log_warn("message from the link refused", "why=%s at=%s", why->name, m.at);
+        if (why == ERR_OF(NOMEM))
+            ask_later(d);
         return;
     }
     if (wire_as(destination, &m) != NULL)
@@ -226,11 +243,31 @@ static void say_spoken(struct discover *d, size_t i)
                              &m)); /* away: said again at its return */
 }
 
+static void ask_all(struct discover *d)
+{
+    struct wire_listen ports = {.topic = SLICE_LIT("ports")};
+    struct target *t, *next;
+
+    if (WIRE_SEND(d->link, SLICE_LIT(""), listen, &ports) != OK)
+        ask_later(d);
+    say_serving(d);
+    for (size_t i = 0; i < d->n_spoken; i++)
+        say_spoken(d, i);
+    HASH_ITER(hh, d->targets, t, next)
+    target_ask(t);
+}
+
+static void on_again(void *arg)
+{
+    struct discover *d = arg;
+
+    if (d->is_linked)
+        ask_all(d);
+}
+
 static void on_link(void *arg, bool is_up)
 {
     struct discover *d = arg;
-    struct wire_listen ports = {.topic = SLICE_LIT("ports")};
-    struct target *t, *next;
 
     d->is_linked = is_up;
     log_info(is_up ? "link is there" : "link is away", "targets=%u", HASH_COUNT(d->targets));
@@ -238,13 +275,7 @@ static void on_link(void *arg, bool is_up)
         d->unlinked_since_ms = clock_now_ms();
         return;
     }
-    err_ignore(WIRE_SEND(d->link, SLICE_LIT(""), listen,
-                         &ports)); /* on failure the next on_link repeats it */
-    say_serving(d);
-    for (size_t i = 0; i < d->n_spoken; i++)
-        say_spoken(d, i);
-    HASH_ITER(hh, d->targets, t, next)
-    target_ask(t);
+    ask_all(d);
 }
 
 /* ---- uses ---- */
@@ -325,6 +356,12 @@ err_t discover_use(struct discover *d, slice_t text, const struct sockaddr_stora
             d->counters.refused++;
             return why;
         }
+    }
+    /* Question or answer may have been lost: who comes later is not refused for that. */
+    if (t->state == TARGET_LOST && d->is_linked && clock_now_ms() - t->asked_ms >= AGAIN_MS) {
+        target_enter(t, TARGET_ASKED);
+        target_ask(t);
+        timer_once(&t->timer, d->conf.wait_ms);
     }
     t->users++;
     *out = t;
@@ -438,6 +475,7 @@ err_t discover_new(const struct discover_conf *conf, struct discover **out)
     d->conf = *conf;
     d->unlinked_since_ms = clock_now_ms();
     timer_init(&d->sweep, conf->base, on_sweep, d);
+    timer_init(&d->again, conf->base, on_again, d);
     if (conf->endpoint != NULL) {
         why = mailbox_open(conf->base, &mc, &d->link);
         if (why != OK) {
@@ -460,6 +498,7 @@ void discover_free(struct discover **dp)
     HASH_ITER(hh, d->targets, t, next)
     target_free(t);
     timer_stop(&d->sweep);
+    timer_stop(&d->again);
     mailbox_close(&d->link);
     free(d);
     *dp = NULL;

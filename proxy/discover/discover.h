@@ -11,6 +11,7 @@
  * States of a target:  ASKED --destination--> KNOWN (for ever; later views replace the version
  * in force) ASKED --out of time, unresolved--> GUESSED (`plain`) or LOST
  * --destination--> KNOWN
+ *                     LOST --used again, a second after it was asked for, link there--> ASKED
  */
 #ifndef PROXY_DISCOVER_DISCOVER_H
 #define PROXY_DISCOVER_DISCOVER_H
@@ -65,7 +66,7 @@ struct target {
     char *text; /* owned */
     enum target_state state;
     unsigned users;
-    uint64_t idle_since_ms;
+    uint64_t idle_since_ms, asked_ms;
     bool has_plain;
     struct sockaddr_storage plain; /* where to go when nobody tells */
     struct destination *now;       /* counted; NULL while ASKED or LOST */

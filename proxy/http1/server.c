@@ -72,7 +72,6 @@ struct h1_server {
     bool is_tunnel;
     bool must_close; /* the connection ends with this request */
     bool is_cut;     /* the answer was cut short: never reuse */
-    bool has_failed; /* a head could not be written for lack of memory: the timer ends it all */
     enum out_framing out;
     uint64_t out_left;
     size_t outstanding; /* delivered content without credit */
@@ -387,8 +386,6 @@ static void on_timer(void *arg)
 
     if (sv->state == SERVER_CUT) {
         conn_abort(sv->c, CLOSE_OTHER_SIDE);
-    } else if (sv->has_failed) {
-        conn_abort(sv->c, CLOSE_LIMIT);
     } else if (sv->state == SERVER_HEAD) {
         if (now >= sv->head_deadline_ms)
             refuse_head(sv, REFUSED_TIMEOUT, slice(NULL, 0));
@@ -468,9 +465,9 @@ static void print_head(struct h1_server *sv, const struct write_head *w)
     if (h1_print_response(w, &sv->scratch)) {
         write_bytes(sv, buf_slice(&sv->scratch));
     } else {
-        /* Nobody would ever see an answer without a head. The end comes from the loop, not inside of this call. */
-        sv->is_cut = sv->has_failed = true;
-        timer_once(&sv->timer, 0);
+        /* An answer without a head must not be seen. */
+        sv->is_cut = true;
+        conn_starve(sv->c);
     }
     buf_consume(&sv->scratch, buf_len(&sv->scratch));
 }
