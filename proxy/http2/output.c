@@ -272,12 +272,19 @@ void h2_pump(struct h2_session *x)
 
 /* ---- windows for the peer ---- */
 
+/* How much of a window is owed before the peer is told. Where the path is measured it is told in quarters: between a PING
+ * and its acknowledgement a window that holds content up is then seen three quarters full at least. */
+static uint32_t tell_at(const struct h2_session *x, uint32_t size)
+{
+    return x->limits.windows != NULL && x->limits.windows->max > 0 ? size / 4 : size / 2;
+}
+
 void h2_credit(struct h2_session *x, size_t n)
 {
     x->window.owed += (uint32_t)n;
     if (UNLIKELY(x->window.size > x->window.goal))
         h2_path_fit(x);
-    if (x->window.owed < x->window.size / 2 || h2_is_over(x))
+    if (x->window.owed < tell_at(x, x->window.size) || h2_is_over(x))
         return;
     h2_write_u32(x, H2_WINDOW_UPDATE, 0, x->window.owed);
     x->window.left += x->window.owed;
@@ -294,7 +301,7 @@ void h2_stream_credit(struct h2_stream *st, size_t n)
     st->in.owed += (uint32_t)n;
     if (UNLIKELY(st->in.size != STREAM_WINDOW || x->window.stream_size != STREAM_WINDOW))
         h2_path_fit_stream(st);
-    if (st->in.owed < st->in.size / 2 || h2_is_over(x))
+    if (st->in.owed < tell_at(x, st->in.size) || h2_is_over(x))
         return;
     h2_write_u32(x, H2_WINDOW_UPDATE, st->id, st->in.owed);
     st->in.window += st->in.owed;

@@ -159,10 +159,10 @@ static void slow_readers_get_no_more(void **state)
     u.x->window.stream_size = 4 * STREAM_WINDOW;
     put(&u, sizeof(content));
     assert_int_equal(buf_len(&u.d.f.body), STREAM_WINDOW); /* nothing was credited */
-    u.d.f.s->ops->credit(u.d.f.s, STREAM_WINDOW / 4);
+    u.d.f.s->ops->credit(u.d.f.s, STREAM_WINDOW / 8);
     run(&u.d);
     assert_int_equal(buf_len(&u.d.f.body), STREAM_WINDOW); /* too little has left */
-    u.d.f.s->ops->credit(u.d.f.s, STREAM_WINDOW / 2);
+    u.d.f.s->ops->credit(u.d.f.s, 5 * STREAM_WINDOW / 8);
     run(&u.d);
     had = buf_len(&u.d.f.body);
     assert_int_equal(had - 3 * STREAM_WINDOW / 4, 4 * STREAM_WINDOW);
