@@ -320,6 +320,18 @@ def test_opaque_connections_that_wait_too_long_are_refused(serve):
     assert s.ask(3) == [3]
 
 
+def test_nothing_is_dialled_early_over_the_limit(serve):
+    """A client that says nothing has its server dialled meanwhile: not when the service has no place for it."""
+    s = serve(1, connections_max=1)
+    with opaque(s) as held:
+        assert read_all(held).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(("127.0.0.1", s.proxy.port), timeout=0.5) as silent:
+            with pytest.raises(TimeoutError):
+                silent.recv(1)
+            assert s.apps[0].server.accepted == 1
+    assert s.ask(3) == [3]
+
+
 def test_dials_that_fail_are_not_counted_for_ever(serve):
     s = serve(2, connections_max=1, WEFT_FAILFAST_TIMEOUT="300ms")
     ports = [a.port for a in s.apps]
