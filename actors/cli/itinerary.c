@@ -196,7 +196,7 @@ static void add_limits(struct making *m)
     static const struct resource_limits nothing = {false};
     const struct resource *route = NULL, *service = service_of(m);
     const struct route_rule *rule = source_of(m, &route);
-    struct destination_origins o = {ORIGIN_DEFAULT};
+    struct destination_origins o = {.request = ORIGIN_DEFAULT};
     struct wire_rule ignored;
     char *text;
 
