@@ -33,10 +33,12 @@
 #include <openssl/crypto.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define SECURE_HEAP (64 * 1024)
+#define NICE        10 /* among equals a handshake waits for running traffic, not the other way round */
 #define ANCHORS_MAX (128 * 1024)
 #define READY_AT_LEAST_MS                                                                      \
     10000 /* without a certificate the pod starts all the same, with plain traffic */
@@ -253,6 +255,13 @@ static err_t open_library(void)
     return OK;
 }
 
+/* Before the library of the mailboxes has threads: they inherit it. Refused by some sandbox: then at the usual one. */
+static void step_back(void)
+{
+    if (setpriority(PRIO_PROCESS, 0, NICE) != 0)
+        log_debug("priority not lowered", "errno=%s", strerror(errno));
+}
+
 static err_t make_certifier(struct tls *t, const struct settings *s)
 {
     struct certifier_conf conf = {.base = t->actor->base,
@@ -279,8 +288,9 @@ static err_t make_certifier(struct tls *t, const struct settings *s)
 static err_t start(struct actor *a)
 {
     struct tls *t = calloc(1, sizeof(*t));
+    /* Every worker of the proxy asks for its share, rounded up: none of them is to hear BUSY. */
     struct jobs_conf jobs = {.base = a->base,
-                             .max = a->settings.handshakes_max,
+                             .max = a->settings.handshakes_max + a->settings.workers + 1,
                              .timeout_ms = a->settings.handshake_timeout};
 
     if (t == NULL)
@@ -293,6 +303,7 @@ static err_t start(struct actor *a)
                            .from = WIRE_ROLE_LINK,
                            .permits = link_permits,
                            .n_permits = sizeof(link_permits) / sizeof(link_permits[0])};
+    step_back();
     TRY(make_identity(t, &a->settings));
     TRY(open_library());
     TRY(vault_open(actor_fd(a, "vault", 0), &t->vault));
