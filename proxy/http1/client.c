@@ -689,6 +689,7 @@ err_t http1_client_start(struct conn *c, const struct http_back_conf *conf,
     buf_init(&cl->scratch, 0);
     buf_init(&cl->held, 2 * STREAM_WINDOW);
     timer_init(&cl->timer, net_base(conn_net(c)), on_timer, cl);
+    sent_start(&cl->sent, conn_owed(c));
     conn_own(c, &events, cl);
     *out = &cl->b;
     return OK;

@@ -14,6 +14,12 @@ struct sent {
     uint64_t content, reported; /* of the current stream */
 };
 
+/* `owed`: bytes of others that the conn still holds (conn_owed). */
+static inline void sent_start(struct sent *s, size_t owed)
+{
+    *s = (struct sent){.handed = owed};
+}
+
 static inline void sent_new_stream(struct sent *s)
 {
     s->content = s->reported = 0;
@@ -25,7 +31,7 @@ static inline size_t sent_left(struct sent *s, size_t n)
     uint64_t held, sure, more;
 
     s->left += n;
-    held = s->handed - s->left;
+    held = s->handed > s->left ? s->handed - s->left : 0;
     sure = s->content > held ? s->content - held : 0;
     more = sure > s->reported ? sure - s->reported : 0;
     s->reported += more;

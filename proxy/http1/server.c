@@ -627,6 +627,7 @@ err_t http1_server_start(struct conn *c, const struct http_front *front)
     timer_init(&sv->timer, net_base(conn_net(c)), on_timer, sv);
     sv->s = (struct stream){
         .ops = &ops, .conn = c, .arena = &sv->arena, .version = HTTP_1_1, .is_front = true};
+    sent_start(&sv->sent, conn_owed(c));
     enter_idle(sv);
     conn_own(c, &events, sv);
     return OK;

@@ -288,6 +288,7 @@ static void say_settings(struct h2_session *x)
         *p++ = (uint8_t)say[i].id;
         p = h2_put_u32(p, say[i].value);
     }
+    x->handed = conn_owed(x->conn); /* a transport header is on its way, too */
     if (!x->is_server) {
         conn_write(x->conn, SLICE_LIT(H2_PREFACE));
         x->handed += H2_PREFACE_LEN;

@@ -119,6 +119,9 @@ void conn_starve(struct conn *c);
 /* on_turn is called once at the end of this turn. */
 void conn_want_turn(struct conn *c);
 size_t conn_out_len(const struct conn *c); /* plaintext queued and not sealed yet + sealed and not written */
+/* Plaintext that is queued and that on_sent has not told of: what an owner that counts begins with (a transport header of whoever
+ * had the conn before). */
+size_t conn_owed(const struct conn *c);
 bool conn_is_full(const struct conn *c);   /* above CONN_OUT_HIGH */
 
 void conn_pause(struct conn *c, enum pause why);

@@ -359,6 +359,11 @@ void conn_commit(struct conn *c, size_t n)
     conn_need_work(c);
 }
 
+size_t conn_owed(const struct conn *c)
+{
+    return c->rec != NULL ? buf_len(&c->plain_out) + c->sealed : buf_len(&c->wire_out);
+}
+
 void conn_want_turn(struct conn *c)
 {
     c->wants_turn = true;

@@ -60,7 +60,7 @@ def test_talks(ways, begun, name, way):
 
 
 @pytest.mark.parametrize("way", ["meshed", "outside"])
-@pytest.mark.parametrize("name", ["ping", "close", "parallel", "abrupt", "push"])
+@pytest.mark.parametrize("name", ["ping", "close", "parallel", "abrupt", "push", "echo"])
 def test_behind_nginx(ways, name, way):
     talk(ways, way, "door", name)
 
