@@ -126,11 +126,11 @@ static void on_goaway(struct h2_session *x, slice_t payload)
 
     if (x->is_server)
         return;
-    if (last > x->peer_last_id) {
-        h2_terminate(x, H2_PROTOCOL_ERROR, CLOSE_BAD_PROTOCOL);
-        return;
-    }
-    x->peer_last_id = last;
+    /* It may not rise (RFC 9113 6.8), but nginx raises it when requests cross its GOAWAY: what was given up stays given up, and
+     * what runs goes on. */
+    if (last < x->peer_last_id)
+        x->peer_last_id = last;
+    last = x->peer_last_id;
     http_back_set_retired(&x->back);
     LIST_EACH_SAFE (node, &x->streams) {
         struct h2_stream *st = CONTAINER_OF(node, struct h2_stream, node);
