@@ -33,6 +33,7 @@
 
 #define PIECE_MAX (16 * 1024) /* bytes of one message to weft-tls */
 #define QUEUE_MAX 4096        /* handshakes that wait; beyond, a new one fails at once */
+#define AGAIN_MS  20
 
 enum handshake_state { HANDSHAKE_WAITING, HANDSHAKE_ASKED, HANDSHAKE_READING, HANDSHAKE_ENDED };
 
@@ -60,6 +61,7 @@ struct handshakes {
     struct list queue, running;
     unsigned n_queue, n_running;
     struct handshake *by_id; /* those in `running` */
+    struct timer again;      /* a question found no memory */
     struct wire_desk desk;
 };
 
@@ -182,14 +184,21 @@ static err_t send_bytes(struct handshake *hs, slice_t bytes)
 }
 
 /* Begins as many as there is room for. A failed send leaves the rest waiting: the link's return
- * or their timeouts go on. */
+ * goes on, or the timer, if it was memory that lacked. */
+static void on_again(void *arg)
+{
+    start_waiting(arg);
+}
+
 static void start_waiting(struct handshakes *h)
 {
     while (h->is_up && h->n_running < h->conf.max && !list_is_empty(&h->queue)) {
         struct handshake *hs = CONTAINER_OF(h->queue.next, struct handshake, link);
 
-        if (send_open(hs) != OK)
+        if (send_open(hs) != OK) {
+            timer_once(&h->again, AGAIN_MS);
             return;
+        }
         enter(hs, HANDSHAKE_ASKED);
     }
 }
@@ -427,6 +436,7 @@ err_t handshakes_new(const struct handshakes_conf *conf, struct handshakes **out
                                  .from = WIRE_ROLE_TLS,
                                  .permits = permits,
                                  .n_permits = sizeof(permits) / sizeof(permits[0])};
+    timer_init(&h->again, conf->base, on_again, h);
     mail.arg = h;
     err = mailbox_open(conf->base, &mail, &h->tls);
     if (err != OK) {
@@ -451,6 +461,7 @@ void handshakes_free(struct handshakes **hp)
     while (!list_is_empty(&h->queue))
         fail(CONTAINER_OF(h->queue.next, struct handshake, link), "TLS_GONE",
              "the worker ends");
+    timer_stop(&h->again);
     mailbox_close(&h->tls);
     free(h);
     *hp = NULL;

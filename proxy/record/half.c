@@ -1,15 +1,16 @@
 /* Keys and record protection of one direction. HKDF-Expand-Label never needs more than one
  * block here (no output is longer than the hash), so it is one HMAC over the label and the
  * counter 1. */
+/* HMAC_CTX: what replaces it looks its algorithms up each time, or (EVP_MAC_CTX_dup) does not
+ * work again once it ran out of memory. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "proxy/record/half.h"
 
 #include "proxy/record/record.h"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/params.h>
-#include <stdio.h>
+#include <openssl/hmac.h>
 #include <string.h>
 
 #define LABEL_MAX 16
@@ -19,7 +20,7 @@ struct half_suite {
     uint8_t hash_len, key_len;
     const char *md_name, *cipher_name;
     EVP_CIPHER *cipher; /* fetched once for the life of the process */
-    EVP_MAC_CTX *hmac;  /* with this digest and no key: copied for each use */
+    EVP_MD *md;         /* likewise */
 };
 
 static struct half_suite suites[] = {
@@ -28,19 +29,13 @@ static struct half_suite suites[] = {
     {0x1303, 32, 32, "SHA256", "ChaCha20-Poly1305", NULL, NULL},
 };
 
-static bool suite_fetch(struct half_suite *s, EVP_MAC *mac)
+static bool suite_fetch(struct half_suite *s)
 {
-    char name[8];
-    OSSL_PARAM digest[2];
-
-    (void)snprintf(name, sizeof(name), "%s", s->md_name);
-    digest[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name, 0);
-    digest[1] = OSSL_PARAM_construct_end();
     if (s->cipher == NULL)
         s->cipher = EVP_CIPHER_fetch(NULL, s->cipher_name, NULL);
-    if (s->hmac == NULL)
-        s->hmac = EVP_MAC_CTX_new(mac);
-    return s->cipher != NULL && s->hmac != NULL && EVP_MAC_CTX_set_params(s->hmac, digest) == 1;
+    if (s->md == NULL)
+        s->md = EVP_MD_fetch(NULL, s->md_name, NULL);
+    return s->cipher != NULL && s->md != NULL;
 }
 
 static bool is_started;
@@ -68,14 +63,11 @@ static err_t suite_try(const struct half_suite *s)
 
 err_t half_start(void)
 {
-    EVP_MAC *mac = is_started ? NULL : EVP_MAC_fetch(NULL, "HMAC", NULL);
-    bool is_ok = is_started || mac != NULL;
-
-    for (size_t i = 0; is_ok && !is_started && i < sizeof(suites) / sizeof(suites[0]); i++)
-        is_ok = suite_fetch(&suites[i], mac);
-    EVP_MAC_free(mac); /* the contexts refer to it */
-    if (!is_ok || is_started)
-        return is_ok ? OK : ERR_OF(RECORD_CRYPTO);
+    if (is_started)
+        return OK;
+    for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
+        if (!suite_fetch(&suites[i]))
+            return ERR_OF(RECORD_CRYPTO);
     is_started = true;
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
         TRY(suite_try(&suites[i]));
@@ -92,14 +84,14 @@ static const struct half_suite *suite_find(uint16_t number)
 }
 
 static bool hmac(const struct half_suite *suite, const uint8_t *secret, slice_t text,
-                 uint8_t *out, size_t *n)
+                 uint8_t *out, unsigned *n)
 {
-    EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup(suite->hmac);
-    bool is_ok = ctx != NULL && EVP_MAC_init(ctx, secret, suite->hash_len, NULL) == 1 &&
-                 EVP_MAC_update(ctx, text.p, text.n) == 1 &&
-                 EVP_MAC_final(ctx, out, n, EVP_MAX_MD_SIZE) == 1;
+    HMAC_CTX *ctx = HMAC_CTX_new();
+    bool is_ok = ctx != NULL &&
+                 HMAC_Init_ex(ctx, secret, suite->hash_len, suite->md, NULL) == 1 &&
+                 HMAC_Update(ctx, text.p, text.n) == 1 && HMAC_Final(ctx, out, n) == 1;
 
-    EVP_MAC_CTX_free(ctx); /* wipes the key */
+    HMAC_CTX_free(ctx); /* wipes the key */
     return is_ok;
 }
 
@@ -111,7 +103,7 @@ static err_t expand_label(const struct half_suite *suite, const uint8_t *secret,
     uint8_t info[2 + 1 + 6 + LABEL_MAX + 1 + 1];
     uint8_t block[EVP_MAX_MD_SIZE];
     size_t label_len = strlen(label), at = 0;
-    size_t got = 0;
+    unsigned got = 0;
 
     BUG_ON(n > suite->hash_len || label_len > LABEL_MAX);
     info[at++] = 0;
