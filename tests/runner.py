@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOGS = os.path.join(ROOT, "build", "test-logs")
 FUZZ_SECONDS = int(os.environ.get("WEFT_FUZZ_SECONDS", "12"))
+SCENARIO_SECONDS = 600  # one file
 JOBS = os.cpu_count() or 2
 SAN_ENV = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
@@ -93,25 +94,32 @@ def unit_tests(lane, tree, env=None):
                 fail(f"{lane} {name} (exit code {rc})", log)
 
 
-def scenarios(lane, tree, args, env=None, timeout=1200):
-    xml = os.path.join(LOGS, f"{lane}-scenarios.xml")
-    log = os.path.join(LOGS, f"{lane}-scenarios.log")
-    say(f"{lane}: scenarios")
-    if os.path.exists(xml):
-        os.unlink(xml)
-    rc = run(["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE", "--durations=10",
-              f"--junitxml={xml}", "tests/scenario", *args], log, timeout,
+def scenario_file(lane, tree, path, args, env):
+    """One file in a pytest of its own: (path, its log, its result file or None, exit code)."""
+    name = os.path.basename(path)[:-len(".py")]
+    log, xml = (os.path.join(LOGS, f"{lane}-{name}.{kind}") for kind in ("log", "xml"))
+    rc = run(["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE", "--durations=3",
+              f"--junitxml={xml}", path, *args], log, SCENARIO_SECONDS,
              {"WEFT_BUILD": tree, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
-    if not os.path.exists(xml):
-        fail(f"{lane} scenarios (pytest exit code {rc})", log)
-        return
-    for case in ET.parse(xml).getroot().iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None:
-            fail(f"{lane} {case.get('classname')}::{case.get('name')}", log)
-        elif case.find("skipped") is None:
-            ok()
-        else:
-            fail(f"{lane} {case.get('name')} was skipped: a lane runs everything", log)
+    return path, log, xml if os.path.exists(xml) else None, rc
+
+
+def scenarios(lane, tree, args, env=None):
+    """Files run side by side: they mostly wait, and each has meshes of its own. Large files first, so that none is left at the end."""
+    files = sorted(glob.glob(os.path.join(ROOT, "tests", "scenario", "test_*.py")), key=os.path.getsize, reverse=True)
+    say(f"{lane}: {len(files)} files of scenarios")
+    with ThreadPoolExecutor(JOBS) as pool:
+        for path, log, xml, rc in pool.map(lambda f: scenario_file(lane, tree, f, args, env), files):
+            if xml is None:
+                fail(f"{lane} {os.path.basename(path)} (pytest exit code {rc})", log)
+                continue
+            for case in ET.parse(xml).getroot().iter("testcase"):
+                if case.find("failure") is not None or case.find("error") is not None:
+                    fail(f"{lane} {case.get('classname')}::{case.get('name')}", log)
+                elif case.find("skipped") is None:
+                    ok()
+                else:
+                    fail(f"{lane} {case.get('name')} was skipped: a lane runs everything", log)
 
 
 def fuzz(tree):
