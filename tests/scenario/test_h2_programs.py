@@ -149,29 +149,6 @@ def test_httpx(ways, way, server):
     assert ask(ways, way, server, PYTHON, ways.mesh.python(HTTPX), "{host}", "{port}") == "fine\n"
 
 
-NODE = textwrap.dedent('''
-    const http2 = require("http2");
-    const c = http2.connect("http://" + process.argv[2] + ":" + process.argv[3]);
-    let left = 200, bad = 0;
-    for (let i = 0; i < 200; i++) {
-      const q = c.request({":path": "/" + i % 30 + ".png"});
-      let n = 0;
-      q.on("response", h => { if (h[":status"] != 200) bad++; });
-      q.on("data", b => n += b.length);
-      q.on("error", e => { console.log(e); process.exit(1); });
-      q.on("end", () => { if (n != (i % 30) * 3000) bad++; if (--left == 0) { console.log("bad", bad); c.close(); } });
-      q.end();
-    }
-''')
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@each
-@on_both
-def test_node(ways, way, server):
-    assert ask(ways, way, server, "node", ways.mesh.python(NODE), "{host}", "{port}") == "bad 0\n"
-
-
 # Measures the path as Go's gRPC does: a WINDOW_UPDATE and a PING for the first DATA after each acknowledgement.
 PINGS = textwrap.dedent('''
     import socket, sys

@@ -195,7 +195,9 @@ static void test_many(void **state)
     for (unsigned k = 0; k < 3 * MANY; k++) { /* xorshift: the same each time */
         unsigned i;
 
-        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
         i = (unsigned)(x % MANY);
         if (x >> 60 == 0 && timer_is_armed(&many[i])) {
             timer_stop(&many[i]);
