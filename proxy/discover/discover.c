@@ -357,12 +357,9 @@ err_t discover_use(struct discover *d, slice_t text, const struct sockaddr_stora
             return why;
         }
     }
-    /* Question or answer may have been lost: who comes later is not refused for that. */
-    if (t->state == TARGET_LOST && d->is_linked && clock_now_ms() - t->asked_ms >= AGAIN_MS) {
-        target_enter(t, TARGET_ASKED);
+    /* Question or answer may have been lost. Nobody waits for it a second time: who comes after the answer is served. */
+    if (t->state == TARGET_LOST && d->is_linked && clock_now_ms() - t->asked_ms >= AGAIN_MS)
         target_ask(t);
-        timer_once(&t->timer, d->conf.wait_ms);
-    }
     t->users++;
     *out = t;
     return OK;

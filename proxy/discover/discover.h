@@ -11,7 +11,7 @@
  * States of a target:  ASKED --destination--> KNOWN (for ever; later views replace the version
  * in force) ASKED --out of time, unresolved--> GUESSED (`plain`) or LOST
  * --destination--> KNOWN
- *                     LOST --used again, a second after it was asked for, link there--> ASKED
+ * A LOST target is asked for again when it is used, once a second: LOST --destination--> KNOWN
  */
 #ifndef PROXY_DISCOVER_DISCOVER_H
 #define PROXY_DISCOVER_DISCOVER_H
