@@ -43,9 +43,12 @@ static void look(struct rig *r, uint8_t *protocol, uint8_t *lesson)
                               SLICE_LIT(""), &cut, &b));
     assert_null(wire_decode(buf_slice(&b), WIRE_ROLE_LINK, WIRE_ROLE_PROXY, &m));
     const struct wire_destination *d = wire_as(destination, &m);
-    assert_non_null(d);
-    *protocol = d->protocol;
-    *lesson = d->lesson;
+    if (d == NULL) {
+        fail();
+    } else {
+        *protocol = d->protocol;
+        *lesson = d->lesson;
+    }
     wire_msg_done(&m);
     buf_done(&b);
 }
