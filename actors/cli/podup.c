@@ -176,8 +176,11 @@ static err_t podup_settings(struct podup *u, struct launch *l, struct trouble *w
                    c->ipv6 ? u->ip6 : ""));
     TRY(launch_env(l, why, "WEFT_IPV6", "%s", c->ipv6 ? "true" : "false"));
     TRY(launch_env(l, why, "WEFT_SERVES", "%s", c->serves));
-    TRY(launch_env(l, why, "WEFT_ZONE", "%s", c->zone));
-    TRY(launch_env(l, why, "WEFT_APP_VERSION", "%s", c->version));
+    /* What the command does not say the environment may. */
+    if (c->zone[0] != '\0')
+        TRY(launch_env(l, why, "WEFT_ZONE", "%s", c->zone));
+    if (c->version[0] != '\0')
+        TRY(launch_env(l, why, "WEFT_APP_VERSION", "%s", c->version));
     if (c->workers != NULL && c->workers[0] != '\0')
         TRY(launch_env(l, why, "WEFT_WORKERS", "%s", c->workers));
     TRY(launch_env(l, why, "WEFT_BROKER", "%s:8086", broker));

@@ -1,4 +1,4 @@
-"""What a Service's annotations say reaches the proxies of real pods: breakers, hashing, slow start."""
+"""What a Service's annotations say reaches the proxies of real pods: breakers, hashing, zones, slow start."""
 import collections
 import json
 import os
@@ -117,6 +117,13 @@ def test_hash_by_header_is_what_route_says(town):
         assert len(chosen) == 1 and chosen[0]["pod"] == "default/web-" + owners[user], (user, owners, got["endpoints"])
     assert len(set(owners.values())) > 1, owners
     assert len(town.pods(40)) > 1  # without a key: as without a hash
+
+
+def test_the_own_zone_is_preferred(town):
+    town.mesh.apply(SERVICE % 'balancer.weft.io/zone: prefer, balancer.weft.io/zone-spill: "100"')
+    wait_for(lambda: town.pods(20) == {"p0", "p1"}, "the zone", 20)
+    town.mesh.apply(SERVICE % 'balancer.weft.io/zone: ignore, balancer.weft.io/algorithm: round-robin')
+    wait_for(lambda: town.pods(6) == {"p0", "p1", "p2"}, "no zone", 20)
 
 
 def test_slow_start_of_a_new_pod(town):
