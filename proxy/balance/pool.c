@@ -19,7 +19,7 @@
     600000 /* a learned limit is tried again after this: it may have been changed */
 #define IDLE_ONCE_MS 500 /* oldest idle connection for what may not be sent twice */
 #define IDLE_UNSURE_MS                                                                         \
-    50 /* youngest one for it while it is not known that the server keeps connections at all   \
+    250 /* youngest one for it while it is not known that the server keeps connections at all   \
         */
 
 struct pool_dial { /* a dial on behalf of whoever waits */

@@ -191,9 +191,8 @@ def test_a_server_that_closes_behind_every_answer_without_a_word(unkind):
     seen = hammer(client, host, port, 8, 60)
     made = collections.Counter(m.line for m in recorder.requests)
     assert set(made.values()) == {1}, "no POST may be made twice"
-    # It may take its time to close: what reached the socket of a program that is about to cannot be told from what it read. How
-    # many such POSTs there are is the machine's doing; most are served.
-    assert set(seen) <= {(200, None), (502, "W2010")} and seen[(200, None)] > seen[(502, "W2010")], seen
+    # It may take its time to close: what reached the socket of a program that is about to cannot be told from what it read.
+    assert set(seen) <= {(200, None), (502, "W2010")} and seen[(200, None)] >= 450, seen
 
 
 def test_a_server_that_resets_behind_every_answer(unkind):
