@@ -150,7 +150,8 @@ def test_an_answer_before_the_end_of_the_request(pair):
 
 
 def test_shut_windows_stop_their_writers_and_nobody_else(pair):
-    """64 streams whose windows are shut, in both directions; one more goes on. (gRPC: a slow reader.)"""
+    """64 streams whose answers nobody takes, of which a few wait in the proxy and the others at the application; a stream of another
+    connection goes on. (gRPC: a slow reader.)"""
     n, size = 64, 16384
     c = opened(pair.near, setting(4, 0))
     rss = pair.rss()
