@@ -241,8 +241,10 @@ void endpoint_failed(struct endpoint *ep)
 
 void endpoint_worked(struct endpoint *ep)
 {
-    if (ep->state == ENDPOINT_READY)
+    if (ep->state == ENDPOINT_READY) {
+        ep->backoff_ms = 0; /* it may have been let in on trial (probe_start) */
         return;
+    }
     dial_cancel(&ep->probe);
     endpoint_enter(ep, ENDPOINT_READY);
     log_info("endpoint is back", "endpoint=%s", ep->text);

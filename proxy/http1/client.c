@@ -422,9 +422,9 @@ static void on_timer(void *arg)
 {
     struct h1_client *cl = client_from(arg);
 
-    if (cl->closes_soon && cl->is_live && cl->close_why == CLOSE_INTERNAL) {
+    if (cl->closes_soon && cl->is_live && cl->close_why == CLOSE_LIMIT) {
         stream_fail(cl, STREAM_INTERNAL, NULL, "the request head could not be written");
-        conn_close(cl->b.conn, CLOSE_INTERNAL);
+        conn_close(cl->b.conn, CLOSE_LIMIT);
     } else if (cl->closes_soon && !cl->is_live)
         conn_close_gently(cl->b.conn, (enum close_reason)cl->close_why);
     else if (!cl->is_live)
@@ -489,7 +489,7 @@ static void client_send_head(struct stream *s, const struct head *from, bool is_
         /* Nothing was written. The end comes from the loop, not inside of this call. */
         cl->may_reuse = false;
         cl->closes_soon = true;
-        cl->close_why = CLOSE_INTERNAL;
+        cl->close_why = CLOSE_LIMIT;
         cl->out = OUT_NOTHING;
         timer_once(&cl->timer, 0);
     }
@@ -503,7 +503,7 @@ static void hold(struct h1_client *cl, slice_t bytes, bool is_end)
     if (buf_add_slice(&cl->held, bytes) != OK) { /* more than any credit allows */
         cl->may_reuse = false;
         cl->closes_soon = true;
-        cl->close_why = CLOSE_INTERNAL;
+        cl->close_why = CLOSE_LIMIT;
         timer_once(&cl->timer, 0);
     }
     cl->holds_finish = cl->holds_finish || is_end;

@@ -55,7 +55,7 @@ void conn_read_on(struct conn *c)
     if (event_add(&c->ev_read, NULL) == 0)
         c->is_reading = true;
     else
-        conn_end(c, CLOSE_LIMIT);
+        conn_starve(c); /* from the loop: whoever owns or resumes a conn does not see it vanish */
 }
 
 static void read_off(struct conn *c)
@@ -473,12 +473,14 @@ static bool flush_records(struct conn *c)
         slice_t plain = buf_slice(&c->plain_out);
         struct buf *out = &c->net->seal;
         ssize_t put;
+        err_t why;
 
         if (plain.n > NET_SEAL_STEP)
             plain.n = NET_SEAL_STEP;
         buf_consume(out, buf_len(out));
-        if (record_seal(c->rec, plain, out) != OK) {
-            conn_end(c, CLOSE_INTERNAL);
+        why = record_seal(c->rec, plain, out);
+        if (why != OK) {
+            conn_end(c, why == ERR_OF(NOMEM) ? CLOSE_LIMIT : CLOSE_INTERNAL);
             return false;
         }
         put = write_some(c, buf_slice(out));
