@@ -1,5 +1,5 @@
 /* Makes the n-th allocation, read, write or opening of a socket of a running weft-proxy fail
- * (nth.py).
+ * (test_nth.py).
  *
  * Loaded with LD_PRELOAD into every process of a pod; does nothing but in weft-proxy, and there
  * nothing before the control file (FAKETIME_WEFT_FAULTS/POD, mapped at start, before the
@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -75,6 +76,24 @@ static int spare_library(struct dl_phdr_info *info, size_t size, void *arg)
     return 0;
 }
 
+/* A process without a core says where it was: addresses in weft-proxy's file. */
+static void on_crash(int number)
+{
+    void *frames[24];
+    int n = backtrace(frames, 24);
+    char line[600];
+    size_t at =
+        (size_t)snprintf(line, sizeof line, "crash signal=%d addr2line weft-proxy", number);
+
+    for (int i = 0; i < n && at < sizeof line - 24; i++)
+        at += (size_t)snprintf(line + at, sizeof line - at, " %#lx",
+                               (unsigned long)((uintptr_t)frames[i] - program));
+    line[at++] = '\n';
+    if (syscall(SYS_write, STDERR_FILENO, line, at) < 0)
+        number = 0;
+    (void)signal(SIGSEGV, SIG_DFL);
+}
+
 __attribute__((constructor)) static void fault_start(void)
 {
     const char *dir = getenv("FAKETIME_WEFT_FAULTS"), *pod = getenv("WEFT_POD");
@@ -99,6 +118,7 @@ __attribute__((constructor)) static void fault_start(void)
     (void)dl_iterate_phdr(spare_library, NULL);
     (void)backtrace(&at_start, 1); /* loads what it needs, while files may be opened */
     loop_thread = (pid_t)syscall(SYS_gettid);
+    (void)signal(SIGSEGV, on_crash);
     control = at;
     atomic_store(&control->living, 0);
     atomic_store(&control->living_bytes, 0);

@@ -3,10 +3,7 @@ server's: nothing crashes, nothing leaks, no wrong byte is delivered, and the ne
 
 A library preloaded into weft-proxy (fault_shim.c) counts and fails; driver.py below runs in the client's pod, asks, and
 judges each answer. What is only slow (a short read or write, EAGAIN) may not be seen at all; what breaks a connection or takes its memory
-may be answered by the mesh or cut, visibly.
-
-Not one of the lane's files yet: `pytest tests/scenario/nth.py` still finds opaque connections that are refused for too long after
-a dial met no memory."""
+may be answered by the mesh or cut, visibly."""
 import json
 import os
 import textwrap
@@ -433,12 +430,14 @@ def test_every_nth(shared_mesh, pair):
     report = json.loads(done.stdout)
     print("%(tried)d requests, %(hit)d faults met, %(visible)d seen by the client; living %(living)s" % report)
     assert not report["wrong"], "\n".join(report["wrong"] + [l for l in web.output().splitlines() if "WRONG" in l])
-    assert [pid_of(a) for a in (client, web)] == before, client.log()[-3000:] + web.log()[-3000:]
+    ends = [l for a in (client, web) for l in a.log().splitlines() if "process ended" in l or " bug " in l or "crash " in l]
+    assert [pid_of(a) for a in (client, web)] == before, ends
     assert report["hit"] > 500
     # The first pass fills pools and tables; the further ones may not add to them.
     for side in (0, 1):
         (_, _), (blocks2, bytes2), (blocks3, bytes3) = [p[side] for p in report["living"]]
-        assert blocks3 - blocks2 < 50 and bytes3 - bytes2 < 64 * 1024, report["living"]
+        # Blocks, because buffers that are kept differ in size: a leak is at least one block for each of its faults.
+        assert blocks3 - blocks2 < 50 and bytes3 - bytes2 < 1024 * 1024, report["living"]
 
     # What the application got was right, and nothing that may not be repeated came twice.
     lines = web.output().splitlines()
