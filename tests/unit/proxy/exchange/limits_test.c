@@ -123,7 +123,7 @@ static void test_each_limit_has_its_code(void **state)
         struct wire_destination d = {.target = SLICE_LIT("web:80"), .revision = i + 2};
 
         *cases[i].ms = 40;
-        if (rig.link_peer_n > 0) { /* the next view */
+        if (rig.resolves > 0) { /* the next view of a target in use */
             view(&rig, &d);
             assert_true(WIRE_SEND(rig.link, slice(rig.link_peer, rig.link_peer_n), destination,
                                   &d) == OK);
