@@ -63,29 +63,6 @@ static int down(void **state)
 #define PUT  "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello"
 #define POST "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello"
 
-struct sum {
-    enum series_family family;
-    const char *part;
-    uint64_t n;
-};
-
-static bool add_up(void *arg, const struct series_view *v)
-{
-    struct sum *s = arg;
-
-    if (v->family == s->family && memmem(v->labels.p, v->labels.n, s->part, strlen(s->part)) != NULL)
-        s->n += v->values[0];
-    return true;
-}
-
-static uint64_t counted(enum series_family family, const char *part)
-{
-    struct sum s = {family, part, 0};
-
-    (void)series_collect(rig.worker->series, true, add_up, &s);
-    return s.n;
-}
-
 /* Every request is answered although one of the two servers never answers; each that went there was hedged once. */
 static void the_first_head_wins(void **state)
 {
@@ -102,13 +79,13 @@ static void the_first_head_wins(void **state)
     assert_true(rig.asks > 0);
     assert_int_equal(rig.last_ask.cause, 6);
     assert_true(rig.last_ask.is_replayable);
-    assert_int_equal(counted(SERIES_HEDGES, "route_name=\"r\",result=\"sent\""), rig.asks);
-    assert_int_equal(counted(SERIES_HEDGES, "result=\"won\""), rig.asks);
-    assert_int_equal(counted(SERIES_REQUEST, "direction=\"outbound\""), n + rig.asks);
-    assert_int_equal(counted(SERIES_RESPONSE, "classification=\"success\""), n);
-    assert_int_equal(counted(SERIES_RESPONSE, "classification=\"failure\""), 0);
-    assert_int_equal(counted(SERIES_RESPONSE, "direction=\"outbound\""), n + rig.asks);
-    assert_int_equal(counted(SERIES_RETRY_REQUESTS, "r"), 0);
+    assert_int_equal(rig_counted(&rig, SERIES_HEDGES, "route_name=\"r\",result=\"sent\""), rig.asks);
+    assert_int_equal(rig_counted(&rig, SERIES_HEDGES, "result=\"won\""), rig.asks);
+    assert_int_equal(rig_counted(&rig, SERIES_REQUEST, "direction=\"outbound\""), n + rig.asks);
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "classification=\"success\""), n);
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "classification=\"failure\""), 0);
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "direction=\"outbound\""), n + rig.asks);
+    assert_int_equal(rig_counted(&rig, SERIES_RETRY_REQUESTS, "r"), 0);
     asks_tick(rig.worker->asks);
     rig_until(&rig, rig.settled_requests == n && rig.settled_successes == n);
     assert_int_equal(rig.worker->replay_used, 0);
@@ -163,8 +140,8 @@ static void either_wins(void **state)
         finish("\r\n\r\nhi");
         assert_int_equal(atoi(client.got + 9), 201);
     }
-    assert_int_equal(counted(SERIES_HEDGES, "result=\"sent\""), 2);
-    assert_int_equal(counted(SERIES_HEDGES, "result=\"won\"") + counted(SERIES_HEDGES, "result=\"lost\""), 2);
+    assert_int_equal(rig_counted(&rig, SERIES_HEDGES, "result=\"sent\""), 2);
+    assert_int_equal(rig_counted(&rig, SERIES_HEDGES, "result=\"won\"") + rig_counted(&rig, SERIES_HEDGES, "result=\"lost\""), 2);
 }
 
 /* An answer that would be made again does not win while another attempt runs; when it is the leader's, the hedge leads
@@ -185,7 +162,7 @@ static void a_failure_does_not_win(void **state)
         finish("\r\n\r\nhi");
         assert_int_equal(rig.asks, 1); /* for the hedge */
     }
-    assert_int_equal(counted(SERIES_RESPONSE, "classification=\"failure\",status_code=\"503\""), 2);
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "classification=\"failure\",status_code=\"503\""), 2);
 }
 
 /* Both fail: the last one's answer is the one that is judged. */
@@ -208,7 +185,7 @@ static void a_late_leader_that_breaks(void **state)
     (void)state;
     policy.per_try_ms = 60; /* ends the leader */
     begin_two(PUT);
-    rig_until(&rig, counted(SERIES_HEDGES, "result=\"took_over\"") == 1);
+    rig_until(&rig, rig_counted(&rig, SERIES_HEDGES, "result=\"took_over\"") == 1);
     say_late(1 - leader, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     finish("\r\n\r\nhi");
 }
@@ -226,7 +203,7 @@ static void who_is_not_hedged(void **state)
     for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
         assert_int_equal(rig_ask(&rig, &client, requests[i]), 504);
     assert_int_equal(rig.asks, 0);
-    assert_int_equal(counted(SERIES_RETRY_REFUSED, "r"), 0);
+    assert_int_equal(rig_counted(&rig, SERIES_RETRY_REFUSED, "r"), 0);
 }
 
 static void a_post_the_rule_names(void **state)
@@ -248,7 +225,7 @@ static void reasons(void **state)
     rule.request_ms = 80;
     rig.verdict = rig_stop;
     assert_int_equal(rig_ask(&rig, &client, GET), 504);
-    assert_int_equal(counted(SERIES_RETRY_REFUSED, "route_name=\"r\",reason=\"BUDGET\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_RETRY_REFUSED, "route_name=\"r\",reason=\"BUDGET\""), 1);
     backend.n_endpoints = 1;
     {
         struct wire_destination d = {.target = SLICE_LIT("web:80"), .revision = 2};
@@ -258,12 +235,12 @@ static void reasons(void **state)
         rig_until(&rig, rig.applied == 2);
     }
     assert_int_equal(rig_ask(&rig, &client, GET), 504);
-    assert_int_equal(counted(SERIES_RETRY_REFUSED, "reason=\"NOT_READY\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_RETRY_REFUSED, "reason=\"NOT_READY\""), 1);
     rig.settings.replay_max = 2;
     rig.settings.replay_spill = 0;
     assert_int_equal(rig_ask(&rig, &client, PUT), 504);
-    assert_int_equal(counted(SERIES_RETRY_REFUSED, "reason=\"TOO_LARGE\""), 1);
-    assert_int_equal(counted(SERIES_HEDGES, "result=\"sent\""), 0);
+    assert_int_equal(rig_counted(&rig, SERIES_RETRY_REFUSED, "reason=\"TOO_LARGE\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_HEDGES, "result=\"sent\""), 0);
 }
 
 static void slam(void)
@@ -292,7 +269,7 @@ static void everybody_goes(void **state)
     rig_say(&client, GET);
     rig_until(&rig, rig.asks == 2);
     mailbox_close(&rig.retry);
-    rig_until(&rig, counted(SERIES_RETRY_REFUSED, "reason=\"NO_VERDICT\"") == 1);
+    rig_until(&rig, rig_counted(&rig, SERIES_RETRY_REFUSED, "reason=\"NO_VERDICT\"") == 1);
     slam();
     rig_until(&rig, rig.worker->n_exchanges == 0);
 }

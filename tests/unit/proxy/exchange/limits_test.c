@@ -59,37 +59,6 @@ static int down(void **state)
 
 #define GET "GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
-struct sum {
-    enum series_family family;
-    const char *part;
-    uint64_t total;
-};
-
-static bool add(void *arg, const struct series_view *v)
-{
-    struct sum *s = arg;
-    char text[SERIES_LABELS_MAX + 1];
-
-    if (v->family == s->family && slice_to_cstr(v->labels, text, sizeof(text)) &&
-        strstr(text, s->part) != NULL)
-        s->total += v->values[0];
-    return true;
-}
-
-static uint64_t counted(enum series_family family, const char *part)
-{
-    struct sum s = {.family = family, .part = part};
-
-    series_collect(rig.worker->series, true, add, &s);
-    return s.total;
-}
-
-static void expect_nothing_left(void)
-{
-    rig_until(&rig, rig.worker->n_exchanges == 0);
-    assert_int_equal(rig.worker->replay_used, 0);
-}
-
 static bool half(struct rig_server *s, const char *head, const char *body, struct evbuffer *out)
 {
     (void)s, (void)head, (void)body;
@@ -133,10 +102,10 @@ static void test_each_limit_has_its_code(void **state)
         assert_non_null(strstr(c.got, cases[i].code));
         assert_non_null(strstr(c.got, cases[i].details));
         assert_null(strcasestr(c.got, "connection: close"));
-        assert_int_equal(counted(SERIES_RESPONSE, cases[i].label), 1);
+        assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, cases[i].label), 1);
         *cases[i].ms = 0;
     }
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 static void test_a_cut_is_counted_as_what_it_was(void **state)
@@ -147,10 +116,10 @@ static void test_a_cut_is_counted_as_what_it_was(void **state)
     rule.head_ms = 30; /* the head is there: not met */
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
     assert_true(client.is_closed);
-    assert_int_equal(counted(SERIES_RESPONSE, "error=\"W3003\""), 1);
-    assert_int_equal(counted(SERIES_MESH_ANSWERS, "code=\"W3003\""), 1);
-    assert_int_equal(counted(SERIES_RESPONSE, "error=\"W3009\""), 0);
-    expect_nothing_left();
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "error=\"W3003\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_MESH_ANSWERS, "code=\"W3003\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_RESPONSE, "error=\"W3009\""), 0);
+    rig_expect_nothing_left(&rig);
 }
 
 /* The head's limit may be retried, as the limit of a try. */
@@ -163,7 +132,7 @@ static void test_head_limit_asks_for_another_attempt(void **state)
     assert_int_equal(rig_ask(&rig, &client, GET), 504);
     assert_int_equal(rig.asks, 1);
     assert_int_equal(rig.last_ask.cause, 3);
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 /* ---- traces ---- */
@@ -205,7 +174,7 @@ static void test_a_trace_has_a_deadline(void **state)
     limit_deadline_drop(&d, key);
     assert_int_equal(rig_ask(&rig, &client, TRACED), 200);
     assert_int_equal(rig_ask(&rig, &client, GET), 200);
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 static void test_traces_may_be_ignored(void **state)
@@ -242,10 +211,10 @@ static void test_shares_of_failures(void **state)
     for (unsigned i = 0; i < 200; i++)
         failed += rig_ask(&rig, &client, GET) == 503;
     assert_in_range(failed, 25, 80);
-    assert_int_equal(counted(SERIES_FAULTS, "route_kind=\"HTTPRoute\",route_namespace="
+    assert_int_equal(rig_counted(&rig, SERIES_FAULTS, "route_kind=\"HTTPRoute\",route_namespace="
                                             "\"default\",route_name=\"r\",fault=\"fail\""),
                      failed);
-    assert_int_equal(counted(SERIES_MESH_ANSWERS, "W1008"), failed);
+    assert_int_equal(rig_counted(&rig, SERIES_MESH_ANSWERS, "W1008"), failed);
     assert_int_equal(rig.servers[0].requests, 200 - failed);
 }
 
@@ -256,9 +225,9 @@ static void test_a_delay_before_anything_is_sent(void **state)
     fault(ROUTE_FILTER_FAIL, 0);
     assert_int_equal(rig_ask(&rig, &client, GET), 503);
     assert_non_null(strstr(client.got, "HTTPRoute/default/r rule 3: failure injected"));
-    assert_int_equal(counted(SERIES_FAULTS, "fault=\"delay\""), 1);
+    assert_int_equal(rig_counted(&rig, SERIES_FAULTS, "fault=\"delay\""), 1);
     assert_int_equal(rig.servers[0].connections, 0);
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 static void test_a_client_goes_during_a_delay(void **state)
@@ -270,10 +239,10 @@ static void test_a_client_goes_during_a_delay(void **state)
     filters[0].delay_ms = 3600000;
     rig_connect(&rig, &client);
     rig_say(&client, "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nsome");
-    rig_until(&rig, counted(SERIES_FAULTS, "fault=\"delay\"") == 1);
+    rig_until(&rig, rig_counted(&rig, SERIES_FAULTS, "fault=\"delay\"") == 1);
     assert_int_equal(setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)), 0);
     close(client.fd);
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 static void test_a_delay_meets_the_limit(void **state)
@@ -285,7 +254,7 @@ static void test_a_delay_meets_the_limit(void **state)
     assert_int_equal(rig_ask(&rig, &client, GET), 504);
     assert_non_null(strstr(client.got, "W3002"));
     assert_int_equal(rig.servers[0].connections, 0);
-    expect_nothing_left();
+    rig_expect_nothing_left(&rig);
 }
 
 int main(void)

@@ -67,35 +67,12 @@ static int down(void **state)
 #define GET  "GET /a?b HTTP/1.1\r\nHost: web.test\r\nX-Old: 1\r\n\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 5\r\n\r\nhello"
 
-struct sum {
-    enum series_family family;
-    const char *part;
-    uint64_t n;
-};
-
-static bool add_up(void *arg, const struct series_view *v)
-{
-    struct sum *s = arg;
-
-    if (v->family == s->family && memmem(v->labels.p, v->labels.n, s->part, strlen(s->part)) != NULL)
-        s->n += v->values[0];
-    return true;
-}
-
-static uint64_t counted(enum series_family family, const char *part)
-{
-    struct sum s = {family, part, 0};
-
-    (void)series_collect(rig.worker->series, true, add_up, &s);
-    return s.n;
-}
-
 static uint64_t results(const char *result)
 {
     char part[80];
 
     (void)snprintf(part, sizeof(part), "route_name=\"r\",result=\"%s\"", result);
-    return counted(SERIES_MIRRORS, part);
+    return rig_counted(&rig, SERIES_MIRRORS, part);
 }
 
 static void copies_come_through(void **state)
@@ -112,7 +89,7 @@ static void copies_come_through(void **state)
     rig_until(&rig, results("answered") == 2);
     assert_string_equal(MIRROR->last_body, "hello");
     assert_int_equal(MIRROR->connections, 1); /* kept */
-    assert_int_equal(counted(SERIES_REQUEST, "direction=\"outbound\""), 2);
+    assert_int_equal(rig_counted(&rig, SERIES_REQUEST, "direction=\"outbound\""), 2);
     assert_int_equal(rig.worker->n_exchanges, 0);
 }
 

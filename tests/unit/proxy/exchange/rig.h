@@ -428,6 +428,40 @@ static inline int rig_ask(struct rig *r, struct rig_client *c, const char *reque
     return atoi(c->got + 9);
 }
 
+/* ---- what was counted, and what is left ---- */
+
+struct rig_sum {
+    enum series_family family;
+    const char *part;
+    uint64_t total;
+};
+
+static inline bool rig_add(void *arg, const struct series_view *v)
+{
+    struct rig_sum *s = arg;
+    char text[SERIES_LABELS_MAX + 1];
+
+    if (v->family == s->family && slice_to_cstr(v->labels, text, sizeof(text)) &&
+        strstr(text, s->part) != NULL)
+        s->total += v->values[0];
+    return true;
+}
+
+/* The family's series whose labels contain `part`, added up. */
+static inline uint64_t rig_counted(struct rig *r, enum series_family family, const char *part)
+{
+    struct rig_sum s = {.family = family, .part = part};
+
+    series_collect(r->worker->series, true, rig_add, &s);
+    return s.total;
+}
+
+static inline void rig_expect_nothing_left(struct rig *r)
+{
+    rig_until(r, r->worker->n_exchanges == 0);
+    assert_int_equal(r->worker->replay_used, 0);
+}
+
 /* ---- views ---- */
 
 static inline struct wire_endpoint rig_endpoint(uint16_t port)
