@@ -213,8 +213,10 @@ static void check_sessions(struct check *c)
                                "select namespace||'/'||pod as pod,serving,clock_skew_ms,"
                                "unixepoch()-unixepoch(last_heard) as silent_s,"
                                "acked_revision,(select max(revision) from revisions) as newest,"
+                               /* a session that has just begun has not had the time to say what it holds */
+                               "min(unixepoch()-unixepoch(opened),"
                                "(select unixepoch()-min(at_ms)/1000 from revisions r "
-                               "where r.revision>s.acked_revision) as behind_s "
+                               "where r.revision>s.acked_revision)) as behind_s "
                                "from mesh_sessions s order by 1",
                                "session");
     size_t i;
