@@ -104,11 +104,12 @@ def scenario_file(lane, tree, path, args, env):
     return path, log, xml if os.path.exists(xml) else None, rc
 
 
-def scenarios(lane, tree, args, env=None):
-    """Files run side by side: they mostly wait, and each has meshes of its own. Large files first, so that none is left at the end."""
+def scenarios(lane, tree, args, env=None, jobs=JOBS):
+    """Files run side by side: they mostly wait, and each has meshes of its own. Large files first, so that none is left at the end.
+    Not under the sanitizers, which keep the machine busy enough."""
     files = sorted(glob.glob(os.path.join(ROOT, "tests", "scenario", "test_*.py")), key=os.path.getsize, reverse=True)
     say(f"{lane}: {len(files)} files of scenarios")
-    with ThreadPoolExecutor(JOBS) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         for path, log, xml, rc in pool.map(lambda f: scenario_file(lane, tree, f, args, env), files):
             if xml is None:
                 fail(f"{lane} {os.path.basename(path)} (pytest exit code {rc})", log)
@@ -179,7 +180,7 @@ def main():
         tree = build("asan", "clang", "-DWEFT_SANITIZE=ON")
         if tree:
             unit_tests("asan", tree, SAN_ENV)
-            scenarios("asan", tree, ["-m", "asan", *extra], SAN_ENV)
+            scenarios("asan", tree, ["-m", "asan", *extra], SAN_ENV, 1)
     if wants("fuzz"):
         tree = build("fuzz", "clang", "-DWEFT_FUZZ=ON")
         if tree:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from meshes import AT_ONCE, SLOW, wait_for
+from meshes import AT_ONCE, SLOW, is_alive, wait_for
 from traffic import PATIENT, kill, metrics, settled, total
 
 pytestmark = pytest.mark.asan
@@ -247,8 +247,11 @@ def test_an_endpoint_is_gone(shop):
         shop.post("/ok", host="pair:8080")
         return all(len(app.output().split("\n")) > 3 for app in pair)
     wait_for(both_get_some, "both get some")
+    pids = [row["pid"] for row in pair[0].status().values()]
     pair[0].process.kill()
     pair[0].process.wait()
+    # What is under way when its proxy dies may have been delivered; this is about what comes after.
+    wait_for(lambda: not any(is_alive(pid) for pid in pids), "the end of its pod")
     idents = []
     for _ in range(15):
         assert shop.post("/ok", host="pair:8080").status == 200

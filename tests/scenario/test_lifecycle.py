@@ -283,8 +283,10 @@ def test_up_tidies_what_a_crash_left(stood):
     m = stood.up()
     app = m.run("web", ["sleep", "1000"])
     app.process.kill()
-    os.kill(supervisor_pid(m), signal.SIGKILL)
+    pid = supervisor_pid(m)
+    os.kill(pid, signal.SIGKILL)
     app.process.wait()
+    wait_for(lambda: not is_alive(pid), "the supervisor's end")
     m.up()
     assert not pods_left(m)
     assert m.weft("run", "--as", "web", "--user", "nobody", "--", "true").returncode == 0
